@@ -1,0 +1,48 @@
+"""``durable_actor``: an actor whose messages survive the loss of the broker."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import Any, ParamSpec, TypeVar, overload
+
+import dramatiq
+from dramatiq.actor import ActorDecorator
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+@overload
+def durable_actor(fn: Callable[P, Awaitable[R]]) -> dramatiq.Actor[P, R]: ...
+@overload
+def durable_actor(fn: Callable[P, R]) -> dramatiq.Actor[P, R]: ...
+@overload
+def durable_actor(**options: Any) -> ActorDecorator: ...
+def durable_actor(fn: Any = None, **options: Any) -> Any:
+    """Declare an actor whose messages are audited: :func:`dramatiq.actor` with ``durable=True``.
+
+    It takes every option of :func:`dramatiq.actor`, and of the middleware of its broker.  When
+    ``send()`` returns, the audit of the message is committed, and the job will
+    run, whatever happens to the broker; when it raises there is no audit, and
+    the job will not run.  Inside a transaction of the same Peewee database the audit
+    is part of it, and the message is pushed after its commit.
+
+    Parameters (durations are integers in milliseconds, or timedeltas):
+      job_timeout: How long a message may wait for a worker, or run without a heartbeat, before
+        it counts as stale.  Default 600,000.  It interrupts nothing; ``time_limit`` does.
+      heartbeat_interval: How often a running job's lease is renewed; the lease lasts
+        four times as long.  Default 10,000; None for no heartbeats, and a lease of ``job_timeout``.
+      backoff: How long to wait beyond that, by ``enqueue_count``.  Default :func:`cubic_backoff`.
+      max_crashes: After so many crashes the job is dead.  Default None, for no limit.
+      max_payload_size: The largest encoded message, in bytes.  Default None, for no limit.
+      requeue_on_shutdown: When Dramatiq interrupts the actor because the worker is to
+        stop, run it again.  Default False; True implies ``notify_shutdown``.
+      audit_model: The subclass of :class:`Audit` to keep the audits in.  Default: the middleware's own.
+
+    Raises:
+      ValueError: An option makes no sense, or the broker has no DurableMiddleware.
+    """
+    options.setdefault("durable", True)
+    if fn is None:
+        return dramatiq.actor(**options)
+    return dramatiq.actor(**options)(fn)

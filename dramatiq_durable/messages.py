@@ -1,0 +1,89 @@
+"""What we write into the options of a message, and the message that is stored and sent again."""
+
+from __future__ import annotations
+
+import dataclasses
+from datetime import timedelta
+from typing import Any, TypeAlias
+
+import dramatiq
+from dramatiq.broker import MessageProxy
+from dramatiq.common import q_name
+
+from .options import Policy
+from .store import NewAudit, Stale
+
+AnyMessage: TypeAlias = "dramatiq.Message[Any] | MessageProxy"
+
+#: The epoch that a copy was sent for; a message that carries one has its audit.
+EPOCH = "durable_epoch"
+#: When the job was first meant to start, in milliseconds by the sender's clock.
+SCHEDULED_AT = "durable_scheduled_at"
+#: In a copy sent by Retries: the claim whose holder gave the job up.
+CLAIM_ID = "durable_claim_id"
+
+# What belongs to one copy, not to the message.
+_OF_A_COPY = {
+    "eta", "redis_message_id", "retries", "traceback", "requeue_timestamp", CLAIM_ID,
+}  # fmt: skip
+
+
+def epoch_of(message: AnyMessage) -> int | None:
+    """The epoch of a copy; None when it was enqueued without an audit."""
+    epoch: int | None = message.options.get(EPOCH)
+    return epoch
+
+
+def stamped(message: AnyMessage, **stamps: Any) -> dramatiq.Message[Any]:
+    """A copy of *message* with *stamps* among its options."""
+    copy: dramatiq.Message[Any] = message.copy(options=stamps)
+    return copy
+
+
+def normalised(message: AnyMessage) -> dramatiq.Message[Any]:
+    """The message as it is stored: without anything that belongs to this copy alone."""
+    fields = message.asdict()
+    fields["queue_name"] = q_name(message.queue_name)
+    fields["options"] = {k: v for k, v in message.options.items() if k not in _OF_A_COPY}
+    return dramatiq.Message(**fields)
+
+
+def new_audit(message: AnyMessage, policy: Policy, delay: timedelta) -> NewAudit:
+    """What a new audit says of *message*, which is meant to start after *delay*."""
+    stored = normalised(message)
+    return NewAudit(
+        message_id=message.message_id,
+        actor_name=message.actor_name,
+        queue_name=stored.queue_name,
+        payload=stored.encode(),
+        delay=delay,
+        job_timeout=timedelta(milliseconds=policy.job_timeout),
+        lease=timedelta(milliseconds=policy.lease),
+        backoff=policy.backoff(1),
+        broker_message_id=message.options.get("redis_message_id"),
+    )
+
+
+def copy_of(stale: Stale, broker: dramatiq.Broker) -> dramatiq.Message[Any]:
+    """The message of an audit as it has to be sent now, to the queue that its actor declares now.
+
+    Raises:
+      dramatiq.DecodeError: The payload is not a message.
+    """
+    message = dramatiq.Message.decode(stale.payload)
+    actor = broker.actors.get(message.actor_name)
+    return dataclasses.replace(
+        message,
+        queue_name=actor.queue_name if actor is not None else message.queue_name,
+        options={**message.options, EPOCH: stale.epoch},
+        message_timestamp=message.message_timestamp + _postponed(message, stale),
+    )
+
+
+def _postponed(message: dramatiq.Message[Any], stale: Stale) -> int:
+    # A requeued or retried job starts anew, so its max_age does too.  Each
+    # difference is of one clock; how far the two clocks are apart drops out.
+    meant = message.options.get(SCHEDULED_AT, message.message_timestamp) - message.message_timestamp
+    now_meant = (stale.scheduled_at - stale.created_at) // timedelta(milliseconds=1)
+    shift: int = now_meant - meant
+    return shift if shift >= 1_000 else 0

@@ -1,0 +1,250 @@
+"""Dramatiq's hooks, each a call or two into the store, the keeper or a run."""
+
+from __future__ import annotations
+
+import functools
+import threading
+from typing import Any
+
+import dramatiq
+import peewee
+from dramatiq.broker import MessageProxy
+from dramatiq.logging import get_logger
+from dramatiq.middleware import Middleware
+
+from .errors import AuditWriteFailed, DatabaseUnreachable, DurableError, OptionError
+from .keeper import Keeper
+from .messages import epoch_of
+from .options import ACTOR_DEFAULTS, check_name, check_together, checked, resolve
+from .redaction import redact_worker_logs
+from .registry import AnyActor, Registry
+from .sending import Enqueue, before_push
+from .working import Run, current_run, set_current, skip_unclaimed
+
+#: Seconds between two looks at a database that does not answer.
+CLAIM_PAUSE = 5.0
+
+#: Seconds that a worker waits at its shutdown for completions to be written.
+FLUSH_SECONDS = 10.0
+
+
+class DurableMiddleware(Registry, Middleware):
+    """Makes the messages of durable actors survive the loss of the broker.
+
+    Parameters:
+      database: A Peewee Database, or a URL such as ``postgresql://user:pass@host/name``
+        (percent-encoded where necessary).  Default: the environment
+        variable ``DRAMATIQ_DURABLE_DATABASE_URL``.
+      namespace: Whose audits these are, in a table that several applications
+        share.  Default: the broker's namespace, else ``"dramatiq"``.
+      expiration: How long past its start an open audit is given up, if it
+        has been sent again at least once: it becomes dead.  Milliseconds or timedelta; default 3 days.
+      retention: How long completed and cancelled audits are kept; default 1 day.
+      dead_retention: The same for dead audits; default 14 days, -1 keeps them for ever.
+      options: Defaults for the options of actors: ``durable``, ``job_timeout``,
+        ``heartbeat_interval``, ``backoff``, ``audit_model``, ``max_crashes``, ``max_payload_size``,
+        ``requeue_on_shutdown``.
+
+    Raises:
+      OptionError: An option makes no sense, or there is no database.
+    """
+
+    def __init__(
+        self,
+        database: peewee.Database | str | None = None,
+        *,
+        namespace: str | None = None,
+        **options: Any,
+    ) -> None:
+        self.logger = get_logger(__name__, type(self))
+        super().__init__(database, namespace, options)
+        self._keeper = Keeper()
+        self._runs: dict[int, Run] = {}
+        self._stopping = threading.Event()
+
+    @property
+    def actor_options(self) -> set[str]:
+        return set(ACTOR_DEFAULTS)
+
+    # To override
+
+    def audit_failed(
+        self, broker: dramatiq.Broker, message: dramatiq.Message[Any], error: Exception
+    ) -> None:
+        """The audit of *message* could not be written.
+
+        Default: raise :class:`AuditWriteFailed`, so that nothing is enqueued.  An
+        override that returns lets the message go out without its audit.
+        """
+        raise AuditWriteFailed(message.message_id, message.actor_name) from error
+
+    def enqueue_failed(
+        self, broker: dramatiq.Broker, message: dramatiq.Message[Any], error: Exception
+    ) -> None:
+        """The broker did not take *message*, whose audit is written.
+
+        Default: log it; the monitor sends it.  What an override raises reaches the sender.
+        """
+        self.logger.warning(
+            "The broker did not take message %s of actor %r (%s); the monitor will send it.",
+            message.message_id,
+            message.actor_name,
+            type(error).__name__,
+        )
+
+    # For the application
+
+    def create_tables(self) -> None:
+        """Create the tables of audits and their indexes where they are missing."""
+        for store in self.stores():
+            store.create_tables()
+
+    def flush(self, timeout: float = FLUSH_SECONDS) -> bool:
+        """Wait at most *timeout* seconds until this process has written its completions.
+
+        They are written a few milliseconds after the job is done; a test that
+        reads audits calls this first.  False when the time was not enough.
+        """
+        return self._keeper.flush(timeout)
+
+    def push(self, message: dramatiq.Message[Any], delay: int | None) -> dramatiq.Message[Any]:
+        """Enqueue a message that has its audit, and let the broker's errors out."""
+        assert self.broker is not None
+        enqueue: Any = self.broker.enqueue
+        push = enqueue.push if isinstance(enqueue, Enqueue) else enqueue
+        pushed: dramatiq.Message[Any] = push(message, delay=delay)
+        return pushed
+
+    # Declaration
+
+    def before_declare_actor(self, broker: dramatiq.Broker, actor: AnyActor) -> None:
+        whose = f"actor {actor.actor_name!r}"
+        actor.options.update(checked(actor.options, whose))
+        policy = resolve(actor.options, self.options)
+        if policy.durable:
+            check_together(policy, whose)
+            check_name(actor.actor_name, "the actor's name")
+            check_name(actor.queue_name, "the queue's name")
+        self.bind(broker)
+
+    def after_declare_actor(self, broker: dramatiq.Broker, actor: AnyActor) -> None:
+        self.bind(broker)
+        if resolve(actor.options, self.options).requeue_on_shutdown:
+            actor.options.setdefault("notify_shutdown", True)
+        actor.fn = self._with_edge(actor)
+
+    def after_declare_queue(self, broker: dramatiq.Broker, queue_name: str) -> None:
+        redact_worker_logs(queue_name)
+
+    def bind(self, broker: dramatiq.Broker) -> None:
+        """Make *broker* the one whose messages these are; its first actor does that."""
+        if self.broker is broker:
+            return
+        if self.broker is not None:
+            raise OptionError("a DurableMiddleware belongs to one broker; make one for each")
+        if sum(isinstance(each, DurableMiddleware) for each in broker.middleware) > 1:
+            raise OptionError("the broker has two DurableMiddleware; add one")
+        super().bind(broker)
+        broker.enqueue = Enqueue(self, broker)  # type: ignore[method-assign]
+
+    def _with_edge(self, actor: AnyActor) -> Any:
+        fn = actor.fn
+
+        @functools.wraps(fn)
+        def body(*args: Any, **kwargs: Any) -> Any:
+            run = current_run()
+            if run is None or run.in_body or run.message.actor_name != actor.actor_name:
+                return fn(*args, **kwargs)
+            return run.execute(fn, args, kwargs)
+
+        return body
+
+    # Sending
+
+    def before_enqueue(
+        self, broker: dramatiq.Broker, message: dramatiq.Message[Any], delay: int | None
+    ) -> None:
+        before_push(message)
+
+    # Working
+
+    def before_worker_boot(self, broker: dramatiq.Broker, worker: dramatiq.Worker) -> None:
+        self._stopping.clear()
+        for store in self.stores():
+            try:
+                store.check_table()
+            except DatabaseUnreachable as error:
+                self.logger.warning("%s Durable jobs wait until it does.", error)
+
+    def before_worker_shutdown(self, broker: dramatiq.Broker, worker: dramatiq.Worker) -> None:
+        self._stopping.set()
+
+    def after_worker_shutdown(self, broker: dramatiq.Broker, worker: dramatiq.Worker) -> None:
+        if not self.flush():
+            self.logger.warning(
+                "The database did not take the last completions; those jobs will run again."
+            )
+
+    def before_process_message(self, broker: dramatiq.Broker, message: MessageProxy) -> None:
+        policy = self.policy(message)
+        if epoch_of(message) is None and not policy.durable:
+            return
+        run = Run(broker, message, self.store_for(policy), policy, self._keeper)
+        self._runs[id(message)] = run
+        set_current(run)
+        while True:
+            try:
+                return run.begin(self.options["retention"])
+            except DatabaseUnreachable as error:
+                self.logger.warning("Message %s waits: %s", message.message_id, error)
+                if self._stopping.wait(CLAIM_PAUSE):
+                    raise
+
+    def after_process_message(
+        self,
+        broker: dramatiq.Broker,
+        message: MessageProxy,
+        *,
+        result: Any = None,
+        exception: BaseException | None = None,
+    ) -> None:
+        run = self._runs.get(id(message))
+        if run is not None:
+            run.ended(exception)
+
+    def after_skip_message(self, broker: dramatiq.Broker, message: MessageProxy) -> None:
+        run = self._runs.get(id(message))
+        if run is not None:
+            run.skipped()
+            return
+        policy, epoch = self.policy(message), epoch_of(message)
+        if epoch is not None or policy.durable:
+            skip_unclaimed(self.store_for(policy), message, epoch or 0)
+
+    def before_ack(self, broker: dramatiq.Broker, message: MessageProxy) -> None:
+        run = self._runs.pop(id(message), None)
+        if run is None:
+            return
+        set_current(None)
+        try:
+            run.settle()
+        except Exception:
+            # Whatever is raised here, Dramatiq acks; the lease runs out and the monitor recovers the job.
+            self.logger.exception("Could not settle message %s.", message.message_id)
+
+    before_nack = before_ack
+
+
+def find_middleware(broker: dramatiq.Broker) -> DurableMiddleware:
+    """The DurableMiddleware of *broker*, bound to it.
+
+    Raises:
+      DurableError: It has none.
+    """
+    for middleware in broker.middleware:
+        if isinstance(middleware, DurableMiddleware):
+            middleware.bind(broker)
+            return middleware
+    raise DurableError(
+        "the broker has no DurableMiddleware; add one with broker.add_middleware(DurableMiddleware(...))"
+    )

@@ -1,0 +1,169 @@
+"""The options of middleware, actors and messages: names, units, defaults, checks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any, TypeAlias
+
+from .backoff import cubic_backoff
+from .errors import OptionError
+from .models import NAME_LENGTH, Audit
+
+Backoff: TypeAlias = Callable[[int], timedelta]
+Options: TypeAlias = dict[str, Any]
+
+#: Options of actors, each with the default of the middleware; durations in milliseconds.
+ACTOR_DEFAULTS: Options = {
+    "durable": False,
+    "job_timeout": 600_000,
+    "heartbeat_interval": 10_000,
+    "backoff": cubic_backoff,
+    "audit_model": None,
+    "max_crashes": None,
+    "max_payload_size": None,
+    "requeue_on_shutdown": False,
+}
+
+#: Options that workers and monitors need too, of the middleware alone; milliseconds.
+MIDDLEWARE_DEFAULTS: Options = {
+    "expiration": 3 * 86_400_000,
+    "retention": 86_400_000,
+    "dead_retention": 14 * 86_400_000,
+}
+
+#: None switches these off; for every other option None means that it is not set here.
+NONE_IS_A_VALUE = {"heartbeat_interval", "max_crashes", "max_payload_size"}
+
+FOR_EVER = -1
+LEASE_IN_HEARTBEATS = 4
+
+
+@dataclass(frozen=True)
+class Policy:
+    """The options of one message, resolved message → actor → middleware; milliseconds."""
+
+    durable: bool
+    job_timeout: int
+    heartbeat_interval: int | None
+    backoff: Backoff
+    audit_model: type[Audit] | None
+    max_crashes: int | None
+    max_payload_size: int | None
+    requeue_on_shutdown: bool
+
+    @property
+    def lease(self) -> int:
+        if self.heartbeat_interval is None:
+            return self.job_timeout
+        return LEASE_IN_HEARTBEATS * self.heartbeat_interval
+
+
+def resolve(*levels: Mapping[str, Any]) -> Policy:
+    """The policy of a message from its own, its actor's and the middleware's options, in this order."""
+    return Policy(**{name: _first(name, levels) for name in ACTOR_DEFAULTS})
+
+
+def _first(name: str, levels: tuple[Mapping[str, Any], ...]) -> Any:
+    for options in levels:
+        if name in options and (options[name] is not None or name in NONE_IS_A_VALUE):
+            return options[name]
+    return ACTOR_DEFAULTS[name]
+
+
+def checked(options: Mapping[str, Any], whose: str) -> Options:
+    """Those of *options* that are ours, durations as milliseconds.
+
+    Raises:
+      OptionError: If one makes no sense.  *whose* says in the message where it came from.
+    """
+    return {
+        name: _CHECKS[name](name, value, whose)
+        for name, value in options.items()
+        if name in _CHECKS
+    }
+
+
+def check_together(policy: Policy, whose: str) -> None:
+    """Raise OptionError when options contradict each other."""
+    beat = policy.heartbeat_interval
+    if beat is not None and beat >= policy.job_timeout:
+        raise OptionError(
+            f"{whose}: heartbeat_interval ({beat} ms) must be below job_timeout "
+            f"({policy.job_timeout} ms); make one of them fit, or set heartbeat_interval=None"
+        )
+
+
+def check_retention(options: Mapping[str, int]) -> None:
+    kept, dead = options["retention"], options["dead_retention"]
+    if dead != FOR_EVER and dead < kept:
+        raise OptionError(
+            f"DurableMiddleware: dead_retention ({dead} ms) must not be below retention "
+            f"({kept} ms); -1 keeps dead audits for ever"
+        )
+
+
+def check_name(name: str, what: str) -> None:
+    if len(name) > NAME_LENGTH:
+        raise OptionError(f"{what} is longer than {NAME_LENGTH} characters: {name[:40]!r}...")
+
+
+def _milliseconds(name: str, value: Any, whose: str) -> Any:
+    if isinstance(value, timedelta):
+        value = int(value.total_seconds() * 1000)
+    if value is None or (value == FOR_EVER and name == "dead_retention"):
+        return value
+    if isinstance(value, bool) or not isinstance(value, int) or value <= 0:
+        raise OptionError(
+            f"{whose}: {name} must be a positive integer of milliseconds or a timedelta, not {value!r}"
+        )
+    return value
+
+
+def _count(name: str, value: Any, whose: str) -> Any:
+    if value is None:
+        return value
+    if isinstance(value, bool) or not isinstance(value, int) or value <= 0:
+        raise OptionError(f"{whose}: {name} must be a positive integer or None, not {value!r}")
+    return value
+
+
+def _flag(name: str, value: Any, whose: str) -> Any:
+    if value is not None and not isinstance(value, bool):
+        raise OptionError(f"{whose}: {name} must be True or False, not {value!r}")
+    return value
+
+
+def _backoff(name: str, value: Any, whose: str) -> Any:
+    if value is None:
+        return value
+    if not callable(value):
+        raise OptionError(f"{whose}: {name} must be a function of enqueue_count, not {value!r}")
+    wait = value(1)
+    if not isinstance(wait, timedelta) or wait < timedelta(0):
+        raise OptionError(f"{whose}: {name}(1) must be a timedelta of 0 or more, not {wait!r}")
+    return value
+
+
+def _audit_model(name: str, value: Any, whose: str) -> Any:
+    if value is not None and not (isinstance(value, type) and issubclass(value, Audit)):
+        raise OptionError(f"{whose}: {name} must be a subclass of Audit, not {value!r}")
+    if value is not None and value._meta.database is None:
+        raise OptionError(f"{whose}: {name} {value.__name__} names no database in its Meta")
+    return value
+
+
+_CHECKS: dict[str, Callable[[str, Any, str], Any]] = {
+    "durable": _flag,
+    "job_timeout": _milliseconds,
+    "heartbeat_interval": _milliseconds,
+    "backoff": _backoff,
+    "audit_model": _audit_model,
+    "max_crashes": _count,
+    "max_payload_size": _count,
+    "requeue_on_shutdown": _flag,
+    "expiration": _milliseconds,
+    "retention": _milliseconds,
+    "dead_retention": _milliseconds,
+}

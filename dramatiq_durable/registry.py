@@ -1,0 +1,145 @@
+"""Which options a message has, and which table its audit is in."""
+
+from __future__ import annotations
+
+import os
+import threading
+from typing import Any, TypeAlias
+
+import dramatiq
+import peewee
+from playhouse.db_url import connect
+
+from .connections import Connections
+from .errors import OptionError
+from .messages import AnyMessage
+from .models import Audit
+from .options import (
+    ACTOR_DEFAULTS,
+    MIDDLEWARE_DEFAULTS,
+    NONE_IS_A_VALUE,
+    Options,
+    Policy,
+    check_name,
+    check_retention,
+    check_together,
+    checked,
+    resolve,
+)
+from .store import Store
+
+AnyActor: TypeAlias = "dramatiq.Actor[Any, Any]"
+
+DATABASE_URL = "DRAMATIQ_DURABLE_DATABASE_URL"
+
+DEFAULT_NAMESPACE = "dramatiq"
+
+
+class Registry:
+    """The databases and options of one broker's durable messages."""
+
+    def __init__(
+        self, database: peewee.Database | str | None, namespace: str | None, options: Options
+    ) -> None:
+        unknown = options.keys() - ACTOR_DEFAULTS.keys() - MIDDLEWARE_DEFAULTS.keys()
+        if unknown:
+            known = ", ".join(sorted({*ACTOR_DEFAULTS, *MIDDLEWARE_DEFAULTS}))
+            raise OptionError(
+                f"DurableMiddleware has no option {', '.join(sorted(unknown))}; it has {known}"
+            )
+        given = {
+            name: value
+            for name, value in checked(options, "DurableMiddleware").items()
+            if value is not None or name in NONE_IS_A_VALUE
+        }
+        self.options: Options = {**MIDDLEWARE_DEFAULTS, **given}
+        check_retention(self.options)
+        check_together(resolve(self.options), "DurableMiddleware")
+        if namespace is not None:
+            check_name(namespace, "the namespace")
+        self.database = _database(database)
+        self.broker: dramatiq.Broker | None = None
+        self._namespace = namespace
+        self._stores: dict[type[Audit] | None, Store] = {}
+        self._connections: dict[int, Connections] = {}
+        self._making = threading.Lock()
+
+    @property
+    def namespace(self) -> str:
+        """Whose audits these are, in a table that several applications share."""
+        if self._namespace is not None:
+            return self._namespace
+        return getattr(self.broker, "namespace", None) or DEFAULT_NAMESPACE
+
+    @property
+    def store(self) -> Store:
+        """The audits of the actors that name no ``audit_model``."""
+        return self.store_for(resolve(self.options))
+
+    def stores(self) -> list[Store]:
+        """The audits of this broker: the default ones first, then those of each ``audit_model``."""
+        actors = list(self.broker.actors.values()) if self.broker is not None else []
+        policies = [resolve(self.options), *(resolve(a.options, self.options) for a in actors)]
+        return list(dict.fromkeys(map(self.store_for, policies)))
+
+    def store_for(self, policy: Policy) -> Store:
+        """Where the audits of messages with this policy are."""
+        model = policy.audit_model
+        with self._making:
+            if model not in self._stores:
+                audit = model if model is not None else _bound(self.database)
+                database = audit._meta.database
+                if id(database) not in self._connections:
+                    self._connections[id(database)] = Connections(database)
+                connections = self._connections[id(database)]
+                self._stores[model] = Store(audit, self.namespace, connections)
+            return self._stores[model]
+
+    def policy(self, message: AnyMessage) -> Policy:
+        """The options of *message*: its own, its actor's, the middleware's."""
+        return self.policy_of(message.actor_name, message.options)
+
+    def policy_of(self, actor_name: str, options: Options) -> Policy:
+        actor = self.broker.actors.get(actor_name) if self.broker is not None else None
+        return resolve(options, actor.options if actor is not None else {}, self.options)
+
+    def bind(self, broker: dramatiq.Broker) -> None:
+        with self._making:
+            self.broker = broker
+            # Their namespace may be the broker's.
+            self._stores.clear()
+
+
+def _bound(database: peewee.Database) -> type[Audit]:
+    meta = type("Meta", (), {"database": database})
+    return type("Audit", (Audit,), {"Meta": meta})
+
+
+def _database(given: Any) -> peewee.Database:
+    if given is None:
+        given = os.environ.get(DATABASE_URL)
+    if not given:
+        raise OptionError(
+            "DurableMiddleware has no database; give it a Peewee Database or a URL, "
+            f"or set {DATABASE_URL}"
+        )
+    if isinstance(given, str):
+        return _connect(given)
+    if not isinstance(given, (peewee.Database, peewee.Proxy)):
+        raise OptionError(
+            f"DurableMiddleware needs a Peewee Database or a URL, not {type(given).__name__}"
+        )
+    return given
+
+
+def _connect(url: str) -> peewee.Database:
+    try:
+        database: peewee.Database = connect(url, unquote_user=True, unquote_password=True)
+    except (RuntimeError, ValueError):
+        # The URL holds a password, and what failed to parse it repeats the URL.
+        scheme = url.partition("://")[0] if "://" in url else "no scheme"
+        raise OptionError(
+            f"DurableMiddleware cannot read its database URL ({scheme}); "
+            "examples: sqlite:///jobs.db, postgresql://user:password@host/name, mysql://user:password@host/name"
+        ) from None
+    return database

@@ -1,0 +1,45 @@
+"""Every statement on the table of audits, and so every transition.
+
+Each transition is one guarded UPDATE in autocommit, and its row count is the
+answer.  Nothing is read, changed and saved.  *Open* is pending or running::
+
+    who       transition   from → to                        guard, and what else it sets
+    sender    enqueue      (none) → pending                 epoch 0; due at its start + job_timeout + backoff
+              push_refused pending → pending                epoch, due_at as inserted; due at its start
+              pushed       pending → pending                the same; due as after enqueue (sends in a transaction)
+              withdraw     pending → cancelled              epoch 0: another middleware refused the message
+    worker    claim        pending → running                epoch = the copy's; epoch+1, new claim_id; due after the lease
+                           running → running                the copy is the holder's retry: epoch+1 = the copy's, its claim_id
+              adopt        (none) → pending                 a copy without an audit, with the copy's epoch
+              heartbeat    running → running                token and claim_id; due after the lease
+              complete     open → completed                 token and claim_id; payload blanked
+              release      running → pending                token and claim_id; epoch+1, failure_count+1
+              requeue      running → pending                token and claim_id; epoch+1, due now, counters reset
+              dead         running → dead                   token and claim_id
+                           pending → dead                   the copy's epoch
+              abort        running|pending → cancelled      as dead
+    monitor   mark         open → pending                   state, epoch, due_at as read; due after the push lease
+              confirm      pending → pending                as marked; due after job_timeout + backoff
+              unmark       pending → pending                as marked; enqueue_count back; due after a pause
+              set_aside    pending → pending                as marked; due after the backoff; last_error
+              expire       open → dead                      state, epoch, due_at as read
+              cleanup      finished → (none)                finished and scheduled longer ago than the retention
+    operator  cancel       open → cancelled                 epoch+1
+              retry        dead|cancelled → pending         epoch+1; due now, or when the cancelled run's lease is over
+
+The *epoch* is raised by every claim and by every transition that gives a job
+up, and each copy carries the epoch it was sent for: one execution an epoch.
+"""
+
+from .base import Copy, Held, NewAudit
+from .monitoring import Marked, Monitoring, Stale
+from .operating import Filters, Operating, Tally
+from .schema import Schema
+from .sending import Sending
+from .working import Working
+
+__all__ = ["Copy", "Filters", "Held", "Marked", "NewAudit", "Stale", "Store", "Tally"]
+
+
+class Store(Sending, Working, Monitoring, Operating, Schema):
+    """The audits of one namespace in one table."""

@@ -1,0 +1,143 @@
+"""What all statements share: the table, the clock, the way to the database."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any, ClassVar
+
+import peewee
+
+from ..connections import Connections
+from ..models import Audit
+
+MICROSECONDS = 10**6
+
+#: How long a monitor, or the sender of a committed transaction, has to push what it marked.
+PUSH_LEASE = timedelta(seconds=60)
+
+LAST_ERROR_LENGTH = 2_000
+
+# The moment a statement began, in microseconds since 1970.  now() stands
+# still in a transaction of PostgreSQL, and clock_timestamp() is volatile, so that no index serves it.
+_NOW = {
+    peewee.PostgresqlDatabase: "CAST(EXTRACT(EPOCH FROM statement_timestamp()) * 1000000 AS BIGINT)",
+    peewee.MySQLDatabase: "TIMESTAMPDIFF(MICROSECOND, '1970-01-01 00:00:00', UTC_TIMESTAMP(6))",
+    peewee.SqliteDatabase: "CAST((julianday('now') - 2440587.5) * 86400000000 AS INTEGER)",
+}
+
+
+@dataclass(frozen=True)
+class Held:
+    """A worker's hold on a running audit: what its writes are guarded by."""
+
+    message_id: str
+    token: int
+    claim_id: str
+
+
+@dataclass(frozen=True)
+class Copy:
+    """A copy of a message that nobody has claimed: what may still be done to its audit."""
+
+    message_id: str
+    epoch: int
+
+
+@dataclass(frozen=True)
+class NewAudit:
+    """What the sender knows of a message; *delay* until it is meant to start."""
+
+    message_id: str
+    actor_name: str
+    queue_name: str
+    payload: bytes
+    delay: timedelta
+    job_timeout: timedelta
+    lease: timedelta
+    backoff: timedelta
+    broker_message_id: str | None = None
+
+
+class Base:
+    """The audits of *namespace* in the table of *audit*."""
+
+    #: Added to the database's clock; the one seam by which tests move time.
+    clock_offset: ClassVar[timedelta] = timedelta(0)
+
+    def __init__(self, audit: type[Audit], namespace: str, connections: Connections) -> None:
+        self.audit: Any = audit
+        self.namespace = namespace
+        self.connections = connections
+        self._now_sql: peewee.SQL | None = None
+
+    @property
+    def database(self) -> peewee.Database:
+        """The application's Database object, for what must happen in its transactions."""
+        return self.connections.database
+
+    def reserved(self) -> Any:
+        """The same audits, through a connection that nobody else waits for."""
+        return type(self)(self.audit, self.namespace, self.connections.reserved())
+
+    def now(self, plus: timedelta = timedelta(0)) -> Any:
+        """The database's clock as an expression, *plus* later."""
+        if self._now_sql is None:
+            self._now_sql = peewee.SQL(_now_sql(self.database))
+        offset = microseconds(self.clock_offset + plus)
+        return self._now_sql + offset if offset else self._now_sql
+
+    def sender_clock(self) -> int:
+        """This machine's clock in milliseconds, for what only has to be roughly right."""
+        return int(time.time() * 1000) + microseconds(self.clock_offset) // 1000
+
+    def _execute(self, query: Any) -> Any:
+        """Run *query* on a connection of our own; the row count of a write, the rows of a select."""
+        return self.connections.run(lambda lane: _materialised(query.execute(lane)))
+
+    def _changed(self, query: Any) -> bool:
+        changed: int = self._execute(query)
+        return changed == 1
+
+    def _in_namespace(self) -> Any:
+        return self.audit.namespace == self.namespace
+
+    def _held_by(self, held: Held) -> Any:
+        return (
+            (self.audit.message_id == held.message_id)
+            & (self.audit.epoch == held.token)
+            & (self.audit.claim_id == held.claim_id)
+        )
+
+
+def microseconds(duration: timedelta) -> int:
+    return duration // timedelta(microseconds=1)
+
+
+def error_text(error: BaseException | str) -> str:
+    """An error as one short line without control characters, fit for a column and a terminal."""
+    text = error if isinstance(error, str) else f"{type(error).__name__}: {error}"
+    line = "".join(c if c.isprintable() else " " for c in text[: 2 * LAST_ERROR_LENGTH])
+    return line.encode("utf-8", "replace").decode()[:LAST_ERROR_LENGTH]
+
+
+def _materialised(result: Any) -> Any:
+    # Rows must be read before the connection is lent to another thread.
+    return result if isinstance(result, (int, type(None))) else list(result)
+
+
+def _now_sql(database: Any) -> str:
+    while isinstance(database, peewee.Proxy):
+        database = database.obj
+    for cls, sql in _NOW.items():
+        if isinstance(database, cls):
+            return sql
+    raise peewee.ImproperlyConfigured(
+        f"dramatiq-durable knows SQLite, PostgreSQL, MySQL and MariaDB, not {type(database).__name__}"
+    )
+
+
+def chunks(items: Sequence[Any], size: int) -> list[Sequence[Any]]:
+    return [items[start : start + size] for start in range(0, len(items), size)]

@@ -1,0 +1,179 @@
+"""The monitor's transitions."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+
+from ..models import CANCELLED, COMPLETED, DEAD, PENDING, RUNNING
+from .base import PUSH_LEASE, Base, error_text, microseconds
+
+_EPOCH = datetime(1970, 1, 1)
+
+
+@dataclass(frozen=True)
+class Stale:
+    """An open audit past its due_at, as it was read."""
+
+    id: int
+    message_id: str
+    actor_name: str
+    queue_name: str
+    state: str
+    epoch: int
+    due_at: datetime
+    scheduled_at: datetime
+    created_at: datetime
+    enqueue_count: int
+    crash_count: int
+    payload: bytes
+    read_at: datetime
+    read_on: float  # the monotonic clock at read_at
+
+    @property
+    def now(self) -> datetime:
+        """The database's clock, carried on by this machine's since the audit was read."""
+        return self.read_at + timedelta(seconds=time.monotonic() - self.read_on)
+
+
+@dataclass(frozen=True)
+class Marked:
+    """A stale audit that this monitor, and no other, has to push; guarded by *due_at*."""
+
+    stale: Stale
+    due_at: datetime
+
+
+class Monitoring(Base):
+    def stale(self, limit: int) -> list[Stale]:
+        """At most *limit* open audits past their due_at, oldest first."""
+        audit = self.audit
+        columns = (
+            audit.id, audit.message_id, audit.actor_name, audit.queue_name, audit.state,
+            audit.epoch, audit.due_at, audit.scheduled_at, audit.created_at,
+            audit.enqueue_count, audit.crash_count, audit.payload,
+        )  # fmt: skip
+        before = time.monotonic()
+        rows = self._execute(
+            audit.select(*columns, self.now().alias("clock"))
+            .where(self._in_namespace(), audit.due_at <= self.now())
+            .order_by(audit.due_at)
+            .limit(limit)
+            .tuples()
+        )
+        return [
+            Stale(*row[:-2], bytes(row[-2]), _EPOCH + timedelta(microseconds=int(row[-1])), before)
+            for row in rows
+        ]
+
+    def mark(self, stale: Stale, backoff: timedelta) -> Marked | None:
+        """Elect this monitor to push the message; *backoff* is that of its next recovery.
+
+        Returns:
+          None when another monitor was first, or the audit is no longer as it was read.
+        """
+        due_at = stale.now + PUSH_LEASE
+        marked = self._changed(
+            self.audit.update(
+                state=PENDING,
+                enqueue_count=self.audit.enqueue_count + 1,
+                crash_count=self.audit.crash_count + int(stale.state == RUNNING),
+                backoff=microseconds(backoff),
+                due_at=due_at,
+            ).where(self._as_read(stale))
+        )
+        return Marked(stale, due_at) if marked else None
+
+    def confirm(self, marked: Marked, broker_message_id: str | None, delay: timedelta) -> bool:
+        """The message is with the broker, which delivers it after *delay*."""
+        return self._changed(
+            self.audit.update(
+                due_at=self.now(delay) + self.audit.job_timeout + self.audit.backoff,
+                enqueued_at=self.now(),
+                broker_message_id=broker_message_id,
+            ).where(self._as_marked(marked))
+        )
+
+    def unmark(self, marked: Marked, pause: timedelta) -> bool:
+        """The broker did not take the message, nor would it take another; no backoff is used up."""
+        return self._changed(
+            self.audit.update(
+                due_at=self.now(pause), enqueue_count=self.audit.enqueue_count - 1
+            ).where(self._as_marked(marked))
+        )
+
+    def set_aside(self, marked: Marked, error: BaseException | str) -> bool:
+        """This message cannot be sent; it is tried again after its backoff."""
+        return self._changed(
+            self.audit.update(
+                due_at=self.now() + self.audit.backoff, last_error=error_text(error)
+            ).where(self._as_marked(marked))
+        )
+
+    def expire(self, stale: Stale, reason: str) -> bool:
+        """Give the job up; its payload stays, and an operator may retry it."""
+        return self._changed(
+            self.audit.update(
+                state=DEAD,
+                due_at=None,
+                finished_at=self.now(),
+                crash_count=self.audit.crash_count + int(stale.state == RUNNING),
+                last_error=error_text(reason),
+            ).where(self._as_read(stale))
+        )
+
+    def cleanup(self, limit: int, *, retention: timedelta, dead_retention: timedelta | None) -> int:
+        """Delete at most *limit* finished audits that are older than their retention.
+
+        The time counts from the later of finished_at and scheduled_at, for a
+        delayed copy of a cancelled job may reach a worker as late as its eta.
+        *dead_retention* None keeps dead audits for ever.
+        """
+        audit = self.audit
+        expired = self._expired(retention, dead_retention)
+        ids = [
+            row[0]
+            for row in self._execute(audit.select(audit.id).where(expired).limit(limit).tuples())
+        ]
+        if not ids:
+            return 0
+        # An operator may have retried one since its id was read.
+        deleted: int = self._execute(audit.delete().where(audit.id.in_(ids), expired))
+        return deleted
+
+    def count_expired(self, *, retention: timedelta, dead_retention: timedelta | None) -> int:
+        """How many finished audits are older than their retention."""
+        query = self.audit.select(self.audit.id).where(self._expired(retention, dead_retention))
+        return len(self._execute(query.tuples()))
+
+    def _expired(self, retention: timedelta, dead_retention: timedelta | None) -> Any:
+        expired = self._finished_before((COMPLETED, CANCELLED), retention)
+        if dead_retention is not None:
+            expired |= self._finished_before((DEAD,), dead_retention)
+        return self._in_namespace() & expired
+
+    def _finished_before(self, states: tuple[str, ...], retention: timedelta) -> Any:
+        horizon = self.now(-retention)
+        return (
+            self.audit.state.in_(states)
+            & (self.audit.finished_at <= horizon)
+            & (self.audit.scheduled_at <= horizon)
+        )
+
+    def _as_read(self, stale: Stale) -> Any:
+        return (
+            (self.audit.id == stale.id)
+            & (self.audit.state == stale.state)
+            & (self.audit.epoch == stale.epoch)
+            & (self.audit.due_at == stale.due_at)
+        )
+
+    def _as_marked(self, marked: Marked) -> Any:
+        return (
+            (self.audit.id == marked.stale.id)
+            & (self.audit.state == PENDING)
+            & (self.audit.epoch == marked.stale.epoch)
+            & (self.audit.due_at == marked.due_at)
+        )

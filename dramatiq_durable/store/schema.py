@@ -1,0 +1,84 @@
+"""The table: its DDL, and whether it is there."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import peewee
+
+from .base import Base
+
+_MYSQL_TABLE = "ENGINE=InnoDB DEFAULT CHARSET=utf8mb4 COLLATE=utf8mb4_bin"
+
+
+class Schema(Base):
+    def create_tables(self) -> None:
+        """Create the table and its indexes where they are missing."""
+        try:
+            self.connections.run(self._create)
+        except peewee.PeeweeException:
+            # Somebody else may have created them in the same moment.
+            self.connections.run(self._create)
+
+    def ddl(self) -> list[str]:
+        """The statements that create the table and its indexes, for migrations of your own."""
+        return [self._render(query) for query in (self._table(), *self._indexes().values())]
+
+    def check_table(self) -> None:
+        """Raise SchemaMismatch when the table is missing or lacks a column that we write."""
+        self._execute(self.audit.select().where(peewee.SQL("0 = 1")))
+
+    def _create(self, lane: peewee.Database) -> None:
+        lane.execute_sql(self._render(self._table()))
+        there = {index.name for index in lane.get_indexes(self._name(), self.audit._meta.schema)}
+        for name, index in self._indexes().items():
+            if name not in there:
+                lane.execute_sql(self._render(index))
+
+    def _name(self) -> str:
+        name: str = self.audit._meta.table_name
+        return name
+
+    def _table(self) -> Any:
+        manager = peewee.SchemaManager(self.audit, self._resolved())
+        context = manager._create_table(safe=True)
+        if (
+            isinstance(self._resolved(), peewee.MySQLDatabase)
+            and self.audit._meta.table_settings is None
+        ):
+            context.literal(f" {_MYSQL_TABLE}")
+        return context
+
+    def _indexes(self) -> dict[str, Any]:
+        audit, name = self.audit, self._name()
+        # Finished audits are not in the first, open ones not in the second, where the database can do that.
+        plans = {
+            f"{name}_message_id": ((audit.message_id,), True, None),
+            f"{name}_due": ((audit.namespace, audit.due_at), False, audit.due_at),
+            f"{name}_finished": (
+                (audit.namespace, audit.state, audit.finished_at),
+                False,
+                audit.finished_at,
+            ),
+        }
+        partial = not isinstance(self._resolved(), peewee.MySQLDatabase)
+        indexes = {}
+        for index_name, (fields, unique, only) in plans.items():
+            index = peewee.Index(index_name, audit._meta.table, fields, unique=unique, safe=False)
+            if only is not None and partial:
+                index = index.where(only.is_null(False))
+            indexes[index_name] = index
+        return indexes
+
+    def _resolved(self) -> Any:
+        database: Any = self.database
+        while isinstance(database, peewee.Proxy):
+            database = database.obj
+        return database
+
+    def _render(self, query: Any) -> str:
+        if not isinstance(query, peewee.Context):
+            query = self._resolved().get_sql_context(scope=peewee.SCOPE_VALUES).sql(query)
+        sql, params = query.query()
+        assert not params
+        return str(sql)

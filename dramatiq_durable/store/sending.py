@@ -1,0 +1,119 @@
+"""The sender's transitions."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Any
+
+import peewee
+
+from ..models import CANCELLED, PENDING
+from .base import PUSH_LEASE, Base, NewAudit, microseconds
+
+
+class Sending(Base):
+    def enqueue(
+        self, new: NewAudit, *, epoch: int = 0, transaction: peewee.Database | None = None
+    ) -> bool:
+        """Insert the audit of a message that is about to be pushed.
+
+        Inside the caller's *transaction* the push may come any time later, or
+        never, so that the audit is due after a push lease.
+
+        Returns:
+          False when the message has its audit already, which stays as it is.
+        """
+        late = self._late(new, transaction is not None)
+        query = self.audit.insert(
+            namespace=self.namespace,
+            message_id=new.message_id,
+            actor_name=new.actor_name,
+            queue_name=new.queue_name,
+            state=PENDING,
+            epoch=epoch,
+            due_at=self.now(new.delay + late),
+            scheduled_at=self.now(new.delay),
+            created_at=self.now(),
+            enqueued_at=None if transaction is not None else self.now(),
+            enqueue_count=1,
+            job_timeout=microseconds(new.job_timeout),
+            lease=microseconds(new.lease),
+            backoff=microseconds(new.backoff),
+            broker_message_id=new.broker_message_id,
+            payload=new.payload,
+        ).on_conflict_ignore()
+        query = query.as_rowcount()
+        if transaction is not None:
+            return bool(query.execute(transaction) == 1)
+        return self._changed(query)
+
+    def push_refused(self, new: NewAudit, *, in_transaction: bool = False) -> bool:
+        """Make the audit due at its start, for the broker did not take the message.
+
+        Refused when the push arrived after all and was claimed, or a monitor marked it.
+        """
+        return self._changed(
+            self.audit.update(due_at=self.now(new.delay), enqueue_count=0).where(
+                self._as_inserted(new, in_transaction)
+            )
+        )
+
+    def pushed(self, new: NewAudit) -> bool:
+        """The message of a committed transaction is with the broker."""
+        return self._changed(
+            self.audit.update(
+                due_at=self.now(new.delay + self._late(new, False)), enqueued_at=self.now()
+            ).where(self._as_inserted(new, True))
+        )
+
+    def awaits_push(self, new: NewAudit) -> bool:
+        """The audit of a transaction was committed, and nobody has pushed its message yet."""
+        query = self.audit.select(self.audit.id).where(self._as_inserted(new, True))
+        return bool(self._execute(query.tuples()))
+
+    def withdraw(self, message_id: str) -> bool:
+        """Close the audit of a message that another middleware refused to enqueue."""
+        return self._changed(
+            self.audit.update(
+                state=CANCELLED, epoch=self.audit.epoch + 1, due_at=None, finished_at=self.now()
+            ).where(
+                self.audit.message_id == message_id,
+                self.audit.state == PENDING,
+                self.audit.epoch == 0,
+            )
+        )
+
+    def follow(self, message_id: str, epoch: int, broker_message_id: str) -> None:
+        """Note under which id the broker keeps the newest copy of the message."""
+        self._execute(
+            self.audit.update(broker_message_id=broker_message_id).where(
+                self.audit.message_id == message_id,
+                self.audit.state == PENDING,
+                self.audit.epoch == epoch,
+            )
+        )
+
+    def retry_refused(self, message_id: str, epoch: int, delay: timedelta) -> bool:
+        """Make a released audit due at its retry, for the broker did not take the retry's copy."""
+        return self._changed(
+            self.audit.update(
+                due_at=self.now(delay), enqueue_count=self.audit.enqueue_count - 1
+            ).where(
+                self.audit.message_id == message_id,
+                self.audit.state == PENDING,
+                self.audit.epoch == epoch,
+                self.audit.enqueue_count > 0,
+            )
+        )
+
+    def _late(self, new: NewAudit, in_transaction: bool) -> timedelta:
+        return PUSH_LEASE if in_transaction else new.job_timeout + new.backoff
+
+    def _as_inserted(self, new: NewAudit, in_transaction: bool) -> Any:
+        late = microseconds(new.delay + self._late(new, in_transaction))
+        return (
+            (self.audit.message_id == new.message_id)
+            & (self.audit.state == PENDING)
+            & (self.audit.epoch == 0)
+            & (self.audit.due_at == self.audit.created_at + peewee.Value(late, converter=False))
+        )

@@ -1,0 +1,201 @@
+"""The worker's transitions."""
+
+from __future__ import annotations
+
+import functools
+import operator
+from collections.abc import Sequence
+from datetime import timedelta
+from typing import Any
+
+import peewee
+
+from ..models import CANCELLED, COMPLETED, DEAD, OPEN, PENDING, RUNNING, Audit
+from .base import Base, Copy, Held, chunks, error_text, microseconds
+
+# The guard of many holds is a chain of ORs, whose depth SQLite limits to 1000.
+HOLDS_PER_STATEMENT = 100
+
+
+class Working(Base):
+    def claim(
+        self,
+        message_id: str,
+        epoch: int,
+        claim_id: str,
+        *,
+        parent: str | None = None,
+        worker: str,
+        lease: timedelta | None = None,
+    ) -> Held | None:
+        """Take the job of a copy that carries *epoch* and, if it is a retry, its *parent*'s claim_id.
+
+        The parent's copy proves that its holder gave the job up, even where the
+        release could not be written.  A *lease* replaces the one that the sender
+        had in mind, for it is this worker that will renew it.
+
+        Returns:
+          None when the audit is not this copy's to claim, or is missing.
+        """
+        audit = self.audit
+        takes = (audit.state == PENDING) & (audit.epoch == epoch)
+        if parent is not None:
+            takes |= (
+                (audit.state == RUNNING) & (audit.epoch == epoch - 1) & (audit.claim_id == parent)
+            )
+        held = Held(message_id, epoch + 1, claim_id)
+        length = audit.lease if lease is None else peewee.Value(microseconds(lease))
+        claimed = self._changed(
+            audit.update(
+                state=RUNNING,
+                epoch=epoch + 1,
+                claim_id=claim_id,
+                start_count=audit.start_count + 1,
+                started_at=self.now(),
+                worker=worker,
+                lease=length,
+                due_at=self._lease_end(length),
+            ).where(audit.message_id == message_id, takes)
+        )
+        # Without a row the answer to an earlier try may have been lost.
+        return held if claimed or self.holds(held) else None
+
+    def find(self, message_id: str) -> Audit | None:
+        """The audit of a message, without its payload."""
+        fields = [f for f in self.audit._meta.sorted_fields if f.name != "payload"]
+        rows = self._execute(self.audit.select(*fields).where(self.audit.message_id == message_id))
+        return rows[0] if rows else None
+
+    def holds(self, held: Held) -> bool:
+        return not self._lost([held], (RUNNING,))
+
+    def heartbeat(self, holds: Sequence[Held]) -> set[Held]:
+        """Renew the leases of *holds*, in one statement.
+
+        Returns:
+          Those that are lost: another worker has claimed the job, or it was cancelled.
+        """
+        lost: set[Held] = set()
+        for part in chunks(holds, HOLDS_PER_STATEMENT):
+            renewed = self._execute(
+                self.audit.update(due_at=self._lease_end(self.audit.lease)).where(
+                    self.audit.state == RUNNING, self._any_of(part)
+                )
+            )
+            if renewed != len(part):
+                lost |= self._lost(part, (RUNNING,))
+        return lost
+
+    def complete(
+        self, holds: Sequence[Held], *, transaction: peewee.Database | None = None
+    ) -> set[Held]:
+        """Close the audits of *holds*, in one statement; their jobs will never be enqueued again.
+
+        A pending audit is taken back from the monitor, for nobody has claimed it since.
+
+        Returns:
+          Those that are no longer the holder's to close: another worker has
+          claimed the job since, or it was cancelled.
+        """
+        refused: set[Held] = set()
+        for part in chunks(holds, HOLDS_PER_STATEMENT):
+            query = self.audit.update(
+                state=COMPLETED, due_at=None, finished_at=self.now(), payload=b""
+            ).where(self.audit.state.in_(OPEN), self._any_of(part))
+            if transaction is not None:
+                closed = query.execute(transaction)
+                refused |= set(part) if closed != len(part) else set()
+            elif self._execute(query) != len(part):
+                refused |= self._lost(part, (COMPLETED,))
+        return refused
+
+    def release(
+        self,
+        held: Held,
+        error: BaseException | str,
+        *,
+        retry_delay: timedelta | None = None,
+        broker_message_id: str | None = None,
+    ) -> bool:
+        """Give the job up after a failure.
+
+        It is due after the backoff, or, when Dramatiq's Retries sends the next
+        copy in *retry_delay*, when that copy must be taken for lost.
+        """
+        wait = self.audit.backoff
+        if retry_delay is not None:
+            wait = self.audit.backoff + self.audit.job_timeout + microseconds(retry_delay)
+        return self._changed(
+            self.audit.update(
+                state=PENDING,
+                epoch=held.token + 1,
+                failure_count=self.audit.failure_count + 1,
+                last_error=error_text(error),
+                broker_message_id=broker_message_id,
+                due_at=self.now() + wait,
+            ).where(self._held_by(held), self.audit.state == RUNNING)
+        )
+
+    def requeue(self, held: Held) -> bool:
+        """Give the job back, to be run again in the monitor's next pass as if it were new."""
+        return self._changed(
+            self.audit.update(
+                state=PENDING,
+                epoch=held.token + 1,
+                requeue_count=self.audit.requeue_count + 1,
+                enqueue_count=0,
+                crash_count=0,
+                due_at=self.now(),
+                scheduled_at=self.now(),
+            ).where(self._held_by(held), self.audit.state == RUNNING)
+        )
+
+    def dead(self, holder: Held | Copy, error: BaseException | str) -> bool:
+        """End the job without completion; its payload stays, and an operator may retry it.
+
+        The *holder* is the worker that runs it, or a copy that nobody has claimed.
+        """
+        return self._changed(
+            self.audit.update(
+                state=DEAD, due_at=None, finished_at=self.now(), last_error=error_text(error)
+            ).where(self._belongs_to(holder))
+        )
+
+    def abort(self, holder: Held | Copy) -> bool:
+        """End the job because another middleware skipped it on purpose."""
+        return self._changed(
+            self.audit.update(
+                state=CANCELLED,
+                epoch=self.audit.epoch + 1,
+                due_at=None,
+                finished_at=self.now(),
+            ).where(self._belongs_to(holder))
+        )
+
+    def _belongs_to(self, holder: Held | Copy) -> Any:
+        if isinstance(holder, Held):
+            return self._held_by(holder) & (self.audit.state == RUNNING)
+        return (
+            (self.audit.message_id == holder.message_id)
+            & (self.audit.state == PENDING)
+            & (self.audit.epoch == holder.epoch)
+        )
+
+    def _lease_end(self, lease: Any) -> Any:
+        # A job whose worker crashed is slowed down; the first crash is not held against it.
+        crashed = peewee.Case(None, [(self.audit.crash_count > 0, self.audit.backoff)], 0)
+        return self.now() + lease + crashed
+
+    def _any_of(self, holds: Sequence[Held]) -> Any:
+        # The ids alone let the database use its index whatever it makes of the chain.
+        ids = self.audit.message_id.in_([held.message_id for held in holds])
+        return ids & functools.reduce(operator.or_, map(self._held_by, holds))
+
+    def _lost(self, holds: Sequence[Held], states: Sequence[str]) -> set[Held]:
+        audit = self.audit
+        rows = self._execute(
+            audit.select(audit.message_id, audit.epoch, audit.claim_id)
+            .where(audit.state.in_(states), self._any_of(holds))
+            .tuples()
+        )
+        return set(holds) - {Held(*row) for row in rows}
