@@ -45,9 +45,12 @@ class Connections:
     new one: so statements must be such that their repetition does no harm.
     """
 
-    def __init__(self, database: peewee.Database, size: int = LANES) -> None:
+    def __init__(
+        self, database: peewee.Database, size: int = LANES, retries: int = CONTENTION_RETRIES
+    ) -> None:
         self.database = database
         self._size = size
+        self._retries = retries
         self._reset()
         reset = weakref.WeakMethod(self._after_fork)
         os.register_at_fork(after_in_child=lambda: (method := reset()) and method())
@@ -67,7 +70,7 @@ class Connections:
                     return statement(lane)
             except peewee.PeeweeException as error:
                 fault = fault_of(error)
-                if fault is Fault.CONTENTION and contended < CONTENTION_RETRIES:
+                if fault is Fault.CONTENTION and contended < self._retries:
                     time.sleep(CONTENTION_PAUSE * 2**contended * random.uniform(0.5, 1))
                     contended += 1
                 elif fault is Fault.UNREACHABLE and not reconnected:
@@ -93,8 +96,10 @@ class Connections:
             self._discard_idle()
 
     def reserved(self) -> Connections:
-        """One more connection, for a thread that must never wait behind the others."""
-        return self if in_memory(self.database) else Connections(self.database, size=1)
+        """One more connection, for a thread that must wait neither behind the others nor for locks."""
+        if in_memory(self.database):
+            return self
+        return Connections(self.database, size=1, retries=1)
 
     def _reset(self) -> None:
         self._free = threading.Condition()
@@ -183,7 +188,7 @@ def _plain(database: Any) -> peewee.Database:
 
 def _twin(database: peewee.Database) -> peewee.Database:
     """A Database like *database* with a connection of its own, of no thread and no pool."""
-    source = _plain(database)
+    source: Any = _plain(database)
     plain = next(
         cls
         for cls in type(source).__mro__
@@ -195,7 +200,7 @@ def _twin(database: peewee.Database) -> peewee.Database:
     twin._state = peewee._ConnectionState()
     twin._lock = threading.RLock()
     twin.autoconnect = True
-    if isinstance(source, peewee.SqliteDatabase):
+    if issubclass(plain, peewee.SqliteDatabase):
         twin.connect_params = {**source.connect_params, "check_same_thread": False}
         if not any(name == "journal_mode" for name, _ in source._pragmas):
             twin._pragmas = [("journal_mode", "wal"), *source._pragmas]

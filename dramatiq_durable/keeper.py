@@ -84,6 +84,7 @@ class Keeper:
             lease = self._leases.get(held)
             if lease is not None:
                 lease.suspended = suspended
+                self._changed.notify_all()
 
     def complete(self, store: Store, held: Held) -> None:
         """Record that the job is done, soon; waits while too many are waiting already."""

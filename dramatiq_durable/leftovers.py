@@ -46,5 +46,5 @@ def _driver_in_transaction(connection: Any) -> bool:
     if hasattr(connection, "server_status"):  # PyMySQL
         return bool(connection.server_status & _MYSQL_IN_TRANSACTION)
     if hasattr(connection, "info"):  # psycopg
-        return connection.info.transaction_status != 0
+        return bool(connection.info.transaction_status != 0)
     return False

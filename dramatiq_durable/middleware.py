@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import functools
 import threading
+from collections.abc import Mapping
 from typing import Any
 
 import dramatiq
 import peewee
 from dramatiq.broker import MessageProxy
 from dramatiq.logging import get_logger
-from dramatiq.middleware import Middleware
+from dramatiq.middleware import Middleware, MiddlewareError
 
 from .errors import AuditWriteFailed, DatabaseUnreachable, DurableError, OptionError
 from .keeper import Keeper
@@ -22,7 +23,7 @@ from .sending import Enqueue, before_push
 from .working import Run, current_run, set_current, skip_unclaimed
 
 #: Seconds between two looks at a database that does not answer.
-CLAIM_PAUSE = 5.0
+SHORTEST_PAUSE, LONGEST_PAUSE = 0.25, 5.0
 
 #: Seconds that a worker waits at its shutdown for completions to be written.
 FLUSH_SECONDS = 10.0
@@ -91,6 +92,12 @@ class DurableMiddleware(Registry, Middleware):
             message.actor_name,
             type(error).__name__,
         )
+
+    def audit_columns(
+        self, broker: dramatiq.Broker, message: dramatiq.Message[Any]
+    ) -> Mapping[str, Any]:
+        """Values for the columns that a subclass of :class:`Audit` adds, by name.  Default: none."""
+        return {}
 
     # For the application
 
@@ -192,13 +199,22 @@ class DurableMiddleware(Registry, Middleware):
         run = Run(broker, message, self.store_for(policy), policy, self._keeper)
         self._runs[id(message)] = run
         set_current(run)
+        pause = SHORTEST_PAUSE
         while True:
             try:
-                return run.begin(self.options["retention"])
+                run.begin(self.options["retention"])
+                return
             except DatabaseUnreachable as error:
-                self.logger.warning("Message %s waits: %s", message.message_id, error)
-                if self._stopping.wait(CLAIM_PAUSE):
+                if pause == SHORTEST_PAUSE:
+                    self.logger.warning("Message %s waits: %s", message.message_id, error)
+                if self._stopping.wait(pause):
                     raise
+                pause = min(2 * pause, LONGEST_PAUSE)
+            except MiddlewareError:
+                raise
+            except Exception as error:
+                # Dramatiq would log any other kind and run the body unclaimed.
+                raise DurableError(f"could not claim message {message.message_id}") from error
 
     def after_process_message(
         self,

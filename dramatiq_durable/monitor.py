@@ -12,6 +12,7 @@ import redis
 from dramatiq.errors import BrokerConnectionError
 from dramatiq.logging import get_logger
 
+from .backoff import cubic_backoff
 from .errors import DatabaseUnreachable
 from .messages import copy_of
 from .middleware import find_middleware
@@ -131,35 +132,43 @@ class Monitor:
             seen |= fresh
 
     def _act(self, store: Store, stale: Stale, done: Pass) -> None:
+        """Give one audit up or send it again; what is wrong with it must not stop the others."""
+        message: Any = None
+        error: Exception | None = None
         try:
-            message: Any = copy_of(stale, self.broker)
+            message = copy_of(stale, self.broker)
             policy = self.middleware.policy(message)
-            error = None
+            backoff = policy.backoff(stale.enqueue_count + 1)
         except Exception as undecodable:
-            message, error = None, undecodable
+            error = undecodable
             policy = self.middleware.policy_of(stale.actor_name, {})
+            backoff = cubic_backoff(stale.enqueue_count + 1)
         reason = self._hopeless(stale, policy)
         if reason is not None:
             done.dead += self.dry_run or store.expire(stale, reason)
-            return
-        if self.dry_run:
+        elif self.dry_run:
             done.recovered += error is None
             done.failed += error is not None
-            return
-        marked = store.mark(stale, policy.backoff(stale.enqueue_count + 1))
-        if marked is None:
-            return
+        else:
+            marked = store.mark(stale, backoff)
+            if marked is not None:
+                self._send(store, marked, message, error, done)
+
+    def _send(
+        self, store: Store, marked: Marked, message: Any, error: Exception | None, done: Pass
+    ) -> None:
         if error is None:
             error = self._push(store, marked, message, done)
-        if error is not None:
-            done.failed += 1
-            self.logger.warning(
-                "Message %s of actor %r cannot be sent (%s); it is tried again after its backoff.",
-                stale.message_id,
-                stale.actor_name,
-                type(error).__name__,
-            )
-            store.set_aside(marked, error)
+        if error is None:
+            return
+        done.failed += 1
+        self.logger.warning(
+            "Message %s of actor %r cannot be sent (%s); it is tried again after its backoff.",
+            marked.stale.message_id,
+            marked.stale.actor_name,
+            type(error).__name__,
+        )
+        store.set_aside(marked, error)
 
     def _hopeless(self, stale: Stale, policy: Policy) -> str | None:
         crashes = stale.crash_count + (stale.state == RUNNING)

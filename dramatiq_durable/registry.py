@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, cast
 
 import dramatiq
 import peewee
@@ -129,7 +129,7 @@ def _database(given: Any) -> peewee.Database:
         raise OptionError(
             f"DurableMiddleware needs a Peewee Database or a URL, not {type(given).__name__}"
         )
-    return given
+    return cast(peewee.Database, given)
 
 
 def _connect(url: str) -> peewee.Database:

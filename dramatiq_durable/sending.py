@@ -7,11 +7,14 @@ Dramatiq has no hook for a push that was refused, postponed or never begun, so
 
 from __future__ import annotations
 
+import dataclasses
+from collections.abc import Mapping
 from contextvars import ContextVar
 from datetime import timedelta
 from typing import Any, Protocol
 
 import dramatiq
+import peewee
 from dramatiq.logging import get_logger
 from dramatiq.middleware import MiddlewareError
 
@@ -44,6 +47,7 @@ class Hooks(Protocol):
     def policy(self, message: AnyMessage) -> Policy: ...
     def store_for(self, policy: Policy) -> Store: ...
     def audit_failed(self, broker: dramatiq.Broker, message: Message, error: Exception) -> None: ...
+    def audit_columns(self, broker: dramatiq.Broker, message: Message) -> Mapping[str, Any]: ...
     def enqueue_failed(
         self, broker: dramatiq.Broker, message: Message, error: Exception
     ) -> None: ...
@@ -106,6 +110,8 @@ class FirstSend:
 
     def _audit_of(self, message: Message) -> NewAudit:
         new = new_audit(message, self.policy, self.delay)
+        columns = self.hooks.audit_columns(self.broker, message)
+        new = dataclasses.replace(new, columns=columns)
         size, limit = len(new.payload), self.policy.max_payload_size
         if limit is not None and size > limit:
             raise PayloadTooLarge(message.actor_name, size, limit)
@@ -246,4 +252,4 @@ def _best_effort(write: Any, *args: Any) -> Any:
 
 
 def _is_manual(database: Any) -> bool:
-    return type(database.top_transaction()).__name__ == "_manual"
+    return isinstance(database.top_transaction(), peewee._manual)

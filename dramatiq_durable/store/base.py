@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any, ClassVar
 
@@ -59,6 +59,7 @@ class NewAudit:
     lease: timedelta
     backoff: timedelta
     broker_message_id: str | None = None
+    columns: Mapping[str, Any] = field(default_factory=dict)  # of a subclass of Audit
 
 
 class Base:

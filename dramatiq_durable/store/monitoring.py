@@ -63,10 +63,12 @@ class Monitoring(Base):
             .limit(limit)
             .tuples()
         )
-        return [
-            Stale(*row[:-2], bytes(row[-2]), _EPOCH + timedelta(microseconds=int(row[-1])), before)
-            for row in rows
-        ]
+        return [self._stale(row, before) for row in rows]
+
+    def _stale(self, row: Any, read_on: float) -> Stale:
+        *columns, payload, clock = row
+        read_at = _EPOCH + timedelta(microseconds=int(clock))
+        return Stale(*columns, bytes(payload), read_at, read_on)  # type: ignore[call-arg]
 
     def mark(self, stale: Stale, backoff: timedelta) -> Marked | None:
         """Elect this monitor to push the message; *backoff* is that of its next recovery.

@@ -48,14 +48,17 @@ class Operating(Base):
         audit = self.audit
         stale = fn.SUM(peewee.Case(None, [(audit.due_at <= self.now(), 1)], 0))
         keys = (audit.state, audit.queue_name, audit.actor_name)
-        rows = self._execute(
+        rows: list[Any] = self._execute(
             audit.select(*keys, fn.COUNT(audit.id), stale)
             .where(self._in_namespace())
             .group_by(*keys)
             .order_by(*keys)
             .tuples()
         )
-        return [Tally(*row[:3], int(row[3]), int(row[4])) for row in rows]
+        return [
+            Tally(state, queue, actor, int(count), int(late))
+            for state, queue, actor, count, late in rows
+        ]
 
     def oldest_stale(self) -> timedelta | None:
         """How long ago the oldest stale audit became due; None when there is none."""

@@ -40,7 +40,7 @@ class Schema(Base):
         return name
 
     def _table(self) -> Any:
-        manager = peewee.SchemaManager(self.audit, self._resolved())
+        manager: Any = peewee.SchemaManager(self.audit, self._resolved())
         context = manager._create_table(safe=True)
         if (
             isinstance(self._resolved(), peewee.MySQLDatabase)

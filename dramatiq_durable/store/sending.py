@@ -25,6 +25,7 @@ class Sending(Base):
         """
         late = self._late(new, transaction is not None)
         query = self.audit.insert(
+            **new.columns,
             namespace=self.namespace,
             message_id=new.message_id,
             actor_name=new.actor_name,
