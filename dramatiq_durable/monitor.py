@@ -13,7 +13,7 @@ from dramatiq.errors import BrokerConnectionError
 from dramatiq.logging import get_logger
 
 from .backoff import cubic_backoff
-from .errors import DatabaseUnreachable
+from .errors import DatabaseUnreachable, SchemaMismatch
 from .messages import copy_of
 from .middleware import find_middleware
 from .models import RUNNING
@@ -100,7 +100,11 @@ class Monitor:
         return done
 
     def run(self) -> None:
-        """Make passes until :meth:`stop`; an outage of broker or database makes the pauses longer."""
+        """Make passes until :meth:`stop`; an outage of broker or database makes the pauses longer.
+
+        Raises:
+          SchemaMismatch: The table is missing, or of another version.
+        """
         while not self._stopped.is_set():
             try:
                 done = self.run_once()
@@ -109,6 +113,8 @@ class Monitor:
             except DatabaseUnreachable as error:
                 self._outages += 1
                 self.logger.warning("%s The monitor waits.", error)
+            except SchemaMismatch:
+                raise
             except Exception:
                 self._outages += 1
                 self.logger.exception("This pass failed; the next one may not.")

@@ -1,0 +1,146 @@
+"""retry, cancel, purge."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from datetime import timedelta
+from typing import Any
+
+import click
+
+from ..middleware import DurableMiddleware
+from ..models import CANCELLED, DEAD, OPEN
+from ..options import FOR_EVER
+from ..store import Filters, Store
+from ..store.operating import IDS_PER_STATEMENT
+from .common import Problem, broker_argument, modules_argument, modules_option, on_broker
+from .looking import filter_options, filters_of
+
+yes_option = click.option("-y", "--yes", is_flag=True, help="Do not ask.")
+ids_argument = click.argument("message_ids", metavar="[ID]...", nargs=-1)
+
+PURGE_BATCH = 1_000
+
+
+@click.command()
+@broker_argument
+@ids_argument
+@modules_option
+@filter_options
+@yes_option
+@on_broker
+def retry(middleware: DurableMiddleware, **options: Any) -> None:
+    """Bring dead and cancelled jobs back: by their IDs, or all that match the filters.
+
+    A job that was cancelled while it ran is due when the lease of that run is over.
+
+    \b
+    Examples:
+      dramatiq-durable retry app:broker 4e1c2c1e-6f0b-4d53-9d8e-0b8cf3b8ef0c
+      dramatiq-durable retry app:broker --state dead --actor charge
+    """
+    _act(middleware, "retry", "retried", (DEAD, CANCELLED), Store.retry, **options)
+
+
+@click.command()
+@broker_argument
+@ids_argument
+@modules_option
+@filter_options
+@yes_option
+@on_broker
+def cancel(middleware: DurableMiddleware, **options: Any) -> None:
+    """Cancel open jobs: by their IDs, or all that match the filters.
+
+    One that waits never starts; one that runs is interrupted with LeaseLost at its next heartbeat.
+
+    \b
+    Examples:
+      dramatiq-durable cancel app:broker 4e1c2c1e-6f0b-4d53-9d8e-0b8cf3b8ef0c
+      dramatiq-durable cancel app:broker --queue mails --older-than 2h
+    """
+    _act(middleware, "cancel", "cancelled", OPEN, Store.cancel, **options)
+
+
+@click.command()
+@broker_argument
+@modules_argument
+@yes_option
+@on_broker
+def purge(middleware: DurableMiddleware, yes: bool) -> None:
+    """Delete the finished audits that are older than their retention, now.
+
+    Open audits are never deleted.
+
+    \b
+    Example:
+      dramatiq-durable purge app:broker --yes
+    """
+    ages = _retention(middleware)
+    counts = [(store, store.count_expired(**ages)) for store in middleware.stores()]
+    total = sum(count for _, count in counts)
+    if total and not yes:
+        click.confirm(f"Delete {total} finished audits?", abort=True, err=True)
+    deleted = sum(_in_steps(_cleanup(store, ages), count, "purge") for store, count in counts)
+    click.echo(f"deleted {deleted}")
+
+
+def _cleanup(store: Store, ages: dict[str, Any]) -> Iterator[int]:
+    while deleted := store.cleanup(PURGE_BATCH, **ages):
+        yield deleted
+
+
+def _act(
+    middleware: DurableMiddleware,
+    verb: str,
+    past: str,
+    states: tuple[str, ...],
+    act: Callable[[Store, Sequence[str]], Iterator[int]],
+    *,
+    message_ids: tuple[str, ...],
+    yes: bool,
+    **filters: Any,
+) -> None:
+    given = any(filters.values())
+    if bool(message_ids) == given:
+        raise click.UsageError(f"name the IDs to {verb}, or filters, but not both")
+    if message_ids:
+        chosen = Filters(message_ids=message_ids, states=states)
+    else:
+        fitting = tuple(s for s in filters["states"] or states if s in states)
+        if not fitting:
+            raise click.UsageError(f"{verb} is for audits that are {' or '.join(states)}")
+        chosen = filters_of(**{**filters, "states": fitting})
+    ids = [(store, store.ids(chosen)) for store in middleware.stores()]
+    total = sum(len(each) for _, each in ids)
+    if total and not message_ids and not yes:
+        click.confirm(f"{verb.capitalize()} {total} jobs?", abort=True, err=True)
+    done = sum(_in_steps(act(store, each), len(each), verb) for store, each in ids)
+    click.echo(f"{past} {done}")
+    if done < len(set(message_ids)):
+        missing = len(set(message_ids)) - done
+        raise Problem(
+            f"{missing} of the IDs could not be {past}; `show` says what state they are in, "
+            f"and it must be {' or '.join(states)}"
+        )
+
+
+def _in_steps(batches: Iterator[int], total: int, label: str) -> int:
+    """Sum the batches, with a progress bar where somebody sees it."""
+    stderr = click.get_text_stream("stderr")
+    if not stderr.isatty() or total <= IDS_PER_STATEMENT:
+        return sum(batches)
+    done = 0
+    with click.progressbar(length=total, label=label, file=stderr) as bar:
+        for count in batches:
+            done += count
+            bar.update(count)
+    return done
+
+
+def _retention(middleware: DurableMiddleware) -> dict[str, Any]:
+    kept, dead = middleware.options["retention"], middleware.options["dead_retention"]
+    return {
+        "retention": timedelta(milliseconds=kept),
+        "dead_retention": None if dead == FOR_EVER else timedelta(milliseconds=dead),
+    }

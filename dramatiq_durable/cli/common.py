@@ -1,0 +1,135 @@
+"""What all commands share: BROKER, durations, and errors as one line and an exit code."""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import logging
+import re
+import sys
+from collections.abc import Callable
+from datetime import timedelta
+from typing import Any
+
+import click
+import peewee
+from dramatiq.cli import import_broker
+from dramatiq.errors import BrokerConnectionError
+from redis import RedisError
+
+from ..errors import DatabaseUnreachable, DurableError, SchemaMismatch
+from ..middleware import DurableMiddleware, find_middleware
+
+FAILED, USAGE, UNREACHABLE = 1, 2, 3
+
+_UNITS = {"ms": 0.001, "": 1, "s": 1, "m": 60, "h": 3_600, "d": 86_400}
+_DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*(ms|s|m|h|d|)")
+
+_LOG_FORMAT = "[%(asctime)s] [PID %(process)d] [%(name)s] [%(levelname)s] %(message)s"
+
+
+class Duration(click.ParamType):  # type: ignore[type-arg]
+    """Seconds, or a number with a unit: ``500ms``, ``90s``, ``15m``, ``2h``, ``3d``."""
+
+    name = "duration"
+
+    def convert(self, value: Any, param: Any, ctx: Any) -> timedelta:
+        if isinstance(value, timedelta):
+            return value
+        match = _DURATION.fullmatch(str(value).strip())
+        if match is None:
+            self.fail(f"{value!r} is not a duration such as 45, 90s, 15m, 2h or 3d", param, ctx)
+        try:
+            return timedelta(seconds=float(match[1]) * _UNITS[match[2]])
+        except OverflowError:
+            self.fail(f"{value!r} is too long", param, ctx)
+
+
+class Positive(Duration):
+    """A duration above zero."""
+
+    def convert(self, value: Any, param: Any, ctx: Any) -> timedelta:
+        duration = super().convert(value, param, ctx)
+        if duration <= timedelta(0):
+            self.fail(f"{value!r} must be more than 0", param, ctx)
+        return duration
+
+
+class Problem(click.ClickException):
+    """One line on stderr, and an exit code."""
+
+    def __init__(self, message: str, exit_code: int = FAILED) -> None:
+        super().__init__(" ".join(message.split()))
+        self.exit_code = exit_code  # type: ignore[misc]
+
+
+def on_broker(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Call *command* with the middleware of the broker that the user names."""
+
+    @click.option(
+        "-P", "--path", default=(".",), multiple=True, metavar="DIR", help="Where to import from."
+    )
+    @click.option("-v", "--verbose", is_flag=True, help="Log more, and show tracebacks.")
+    @functools.wraps(command)
+    def wrapper(
+        broker: str,
+        path: tuple[str, ...],
+        verbose: bool,
+        modules: tuple[str, ...] = (),
+        **options: Any,
+    ) -> Any:
+        level = logging.DEBUG if verbose else logging.INFO
+        logging.basicConfig(level=level, format=_LOG_FORMAT, stream=sys.stderr)
+        try:
+            return command(_middleware(broker, path, modules), **options)
+        except (click.ClickException, click.exceptions.Exit, click.Abort):
+            raise
+        except Exception as error:
+            if verbose:
+                logging.getLogger(__name__).exception("The command failed.")
+            raise _problem(error, broker) from error
+
+    return wrapper
+
+
+broker_argument = click.argument("broker", metavar="BROKER")
+modules_argument = click.argument("modules", metavar="[MODULE]...", nargs=-1)
+modules_option = click.option(
+    "-m", "--module", "modules", multiple=True, metavar="MODULE", help="Import this module too."
+)
+
+
+def _middleware(broker: str, path: tuple[str, ...], modules: tuple[str, ...]) -> DurableMiddleware:
+    sys.path[:0] = path
+    try:
+        found = import_broker(broker)[1]
+        for module in modules:
+            importlib.import_module(module)
+    except Exception as error:
+        logging.getLogger(__name__).debug("Import failed.", exc_info=True)
+        raise Problem(
+            f"cannot import {broker!r}: {type(error).__name__}: {error}; "
+            "BROKER is module, module:broker or module:callable, as for the dramatiq command",
+            USAGE,
+        ) from error
+    try:
+        return find_middleware(found)
+    except DurableError as error:
+        raise Problem(str(error), USAGE) from error
+
+
+def _problem(error: Exception, broker: str) -> Problem:
+    if isinstance(error, SchemaMismatch):
+        return Problem(
+            f"the table of audits is missing or of another version; "
+            f"run `dramatiq-durable schema create {broker}`"
+        )
+    if isinstance(error, DatabaseUnreachable):
+        return Problem(str(error), UNREACHABLE)
+    if isinstance(error, (BrokerConnectionError, RedisError, ConnectionError)):
+        return Problem(
+            f"the broker does not answer ({type(error).__name__}); check that it runs", UNREACHABLE
+        )
+    if isinstance(error, (peewee.ImproperlyConfigured, DurableError)):
+        return Problem(str(error))
+    return Problem(f"{type(error).__name__}: {error}; --verbose shows where it comes from")

@@ -1,0 +1,98 @@
+"""monitor."""
+
+from __future__ import annotations
+
+import signal
+import sys
+from datetime import timedelta
+
+import click
+from dramatiq.logging import get_logger
+
+from ..middleware import DurableMiddleware
+from ..monitor import Monitor
+from .common import FAILED, UNREACHABLE, Positive, broker_argument, modules_argument, on_broker
+
+logger = get_logger(__name__)
+
+
+@click.command()
+@broker_argument
+@modules_argument
+@click.option(
+    "--interval",
+    type=Positive(),
+    default="1",
+    metavar="DURATION",
+    show_default=True,
+    envvar="DRAMATIQ_DURABLE_INTERVAL",
+    show_envvar=True,
+    help="Pause between passes: seconds, or 500ms, 15m.",
+)
+@click.option(
+    "--batch-size",
+    type=click.IntRange(min=1),
+    default=500,
+    show_default=True,
+    envvar="DRAMATIQ_DURABLE_BATCH_SIZE",
+    show_envvar=True,
+    help="How many audits are read at a time.",
+)
+@click.option(
+    "--expiration",
+    type=Positive(),
+    metavar="DURATION",
+    envvar="DRAMATIQ_DURABLE_EXPIRATION",
+    show_envvar=True,
+    help="Give open audits up so long after their start.  Default: the middleware's expiration.",
+)
+@click.option(
+    "--once",
+    is_flag=True,
+    envvar="DRAMATIQ_DURABLE_ONCE",
+    show_envvar=True,
+    help="Make one pass, print what it did, exit.",
+)
+@click.option(
+    "--dry-run",
+    is_flag=True,
+    envvar="DRAMATIQ_DURABLE_DRY_RUN",
+    show_envvar=True,
+    help="Make one pass that changes and sends nothing, print what it would do, exit.",
+)
+@on_broker
+def monitor(
+    middleware: DurableMiddleware,
+    interval: timedelta,
+    batch_size: int,
+    expiration: timedelta | None,
+    once: bool,
+    dry_run: bool,
+) -> None:
+    """Enqueue stale jobs again; give up expired audits, delete old finished ones.
+
+    Several monitors may run at once; each audit is recovered by one of them.
+    TERM and INT finish the pass and exit 0.
+
+    \b
+    Example:
+      dramatiq-durable monitor app:broker --interval 5
+    """
+    assert middleware.broker is not None
+    watcher = Monitor(
+        middleware.broker,
+        interval=interval.total_seconds(),
+        batch_size=batch_size,
+        expiration=expiration,
+        dry_run=dry_run,
+    )
+    if once or dry_run:
+        done = watcher.run_once()
+        click.echo(f"would have {done}" if dry_run else str(done))
+        sys.exit(UNREACHABLE if done.outage else FAILED if done.failed else 0)
+    for signum in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(signum, lambda *_: watcher.stop())
+    logger.info(
+        "Monitoring the audits of namespace %r every %g s.", middleware.namespace, watcher.interval
+    )
+    watcher.run()
