@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from datetime import timedelta
 from typing import Any
@@ -94,7 +95,7 @@ def _act(
     middleware: DurableMiddleware,
     verb: str,
     past: str,
-    states: tuple[str, ...],
+    actionable: tuple[str, ...],
     act: Callable[[Store, Sequence[str]], Iterator[int]],
     *,
     message_ids: tuple[str, ...],
@@ -105,11 +106,11 @@ def _act(
     if bool(message_ids) == given:
         raise click.UsageError(f"name the IDs to {verb}, or filters, but not both")
     if message_ids:
-        chosen = Filters(message_ids=message_ids, states=states)
+        chosen = Filters(message_ids=message_ids, states=actionable)
     else:
-        fitting = tuple(s for s in filters["states"] or states if s in states)
+        fitting = tuple(s for s in filters["states"] or actionable if s in actionable)
         if not fitting:
-            raise click.UsageError(f"{verb} is for audits that are {' or '.join(states)}")
+            raise click.UsageError(f"{verb} is for audits that are {' or '.join(actionable)}")
         chosen = filters_of(**{**filters, "states": fitting})
     ids = [(store, store.ids(chosen)) for store in middleware.stores()]
     total = sum(len(each) for _, each in ids)
@@ -121,13 +122,13 @@ def _act(
         missing = len(set(message_ids)) - done
         raise Problem(
             f"{missing} of the IDs could not be {past}; `show` says what state they are in, "
-            f"and it must be {' or '.join(states)}"
+            f"and it must be {' or '.join(actionable)}"
         )
 
 
 def _in_steps(batches: Iterator[int], total: int, label: str) -> int:
     """Sum the batches, with a progress bar where somebody sees it."""
-    stderr = click.get_text_stream("stderr")
+    stderr = sys.stderr
     if not stderr.isatty() or total <= IDS_PER_STATEMENT:
         return sum(batches)
     done = 0
