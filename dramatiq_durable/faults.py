@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import enum
 import re
+import sqlite3
 
 import peewee
 
@@ -75,6 +76,8 @@ def _text(error: peewee.PeeweeException, text: str) -> Fault:
         return Fault.CONTENTION
     if _SQLITE_UNREACHABLE.search(text):
         return Fault.UNREACHABLE
+    if isinstance(error.args[0] if error.args else None, sqlite3.Error):
+        return Fault.OTHER
     # psycopg has no sqlstate for a connection that broke or could not be made.
     broken = isinstance(error, (peewee.OperationalError, peewee.InterfaceError))
     return Fault.UNREACHABLE if broken else Fault.OTHER
