@@ -8,8 +8,8 @@ from typing import Any
 
 import peewee
 
-from .connections import in_memory
 from .errors import DurableError, LeaseLost
+from .lanes import in_memory
 from .working import Run, current_run
 
 
@@ -75,7 +75,7 @@ class CurrentAudit:
         try:
             with _connected(database), database.atomic():
                 run.completed = True
-                if run.store.complete([run.claim], transaction=database):
+                if not run.store.complete_in(database, run.claim):
                     run.lost = True
                     raise LeaseLost(f"the lease of message {self.message_id} is lost")
                 yield database

@@ -50,8 +50,16 @@ class DatabaseUnreachable(DurableError):
     """The database does not answer, or stays locked; nothing is known to be written."""
 
 
+class AuditLocked(DatabaseUnreachable):
+    """Another transaction holds the row locked for longer than we wait; nothing is written."""
+
+
 class SchemaMismatch(DurableError):
     """The table of audits is missing, or of another version of this library."""
+
+
+class TableMissing(SchemaMismatch):
+    """There is no table of audits."""
 
 
 class RequeueImmediately(SkipMessage):

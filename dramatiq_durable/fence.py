@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import ctypes
 import threading
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -11,10 +11,6 @@ from typing import Any
 from dramatiq.threading import is_gevent_active, raise_thread_exception
 
 from .errors import LeaseLost
-
-# How long an exception raised asynchronously may take to arrive; a body that
-# is done executes bytecode all the time, so that it comes at once.
-DELIVERY_SECONDS = 5.0
 
 
 class Fence:
@@ -28,17 +24,14 @@ class Fence:
     @contextmanager
     def body(self) -> Iterator[None]:
         """The only place where :meth:`strike` has an effect."""
-        delivered = False
+        target = _current()
         try:
-            self._target = _current()
+            self._target = target
             yield
-        except LeaseLost:
-            delivered = True
-            raise
         finally:
             self.close()
-            if self._struck and not delivered:
-                self._wait_for_delivery()
+            if self._struck:
+                _take_back(target)
 
     def strike(self) -> None:
         """Raise LeaseLost in the body, once."""
@@ -50,16 +43,6 @@ class Fence:
     def close(self) -> None:
         with self._lock:
             self._target = None
-
-    def _wait_for_delivery(self) -> None:
-        # The body may have met the exception as another one, or swallowed it;
-        # then it never comes, and nothing is left that it could strike.
-        deadline = time.monotonic() + DELIVERY_SECONDS
-        try:
-            while time.monotonic() < deadline:
-                time.sleep(0.001)
-        except LeaseLost:
-            return
 
 
 def _current() -> Any:
@@ -75,3 +58,16 @@ def _raise_in(target: Any) -> None:
         raise_thread_exception(target, LeaseLost)
     else:
         target.kill(LeaseLost, block=False)
+
+
+def _take_back(target: Any) -> None:
+    """Have an exception that the body has not met by its end strike nothing else."""
+    try:
+        if isinstance(target, int):
+            ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(target), ctypes.py_object())
+        else:
+            import gevent
+
+            gevent.sleep(0)  # it comes now, or has come
+    except LeaseLost:
+        return

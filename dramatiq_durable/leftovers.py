@@ -11,6 +11,7 @@ from dramatiq.logging import get_logger
 
 logger = get_logger(__name__)
 
+_PSYCOPG_IN_TRANSACTION = (1, 2, 3)  # ACTIVE, INTRANS, INERROR
 _MYSQL_IN_TRANSACTION = 1  # SERVER_STATUS_IN_TRANS
 
 
@@ -26,9 +27,27 @@ def leftovers_rolled_back(database: Any, message_id: str) -> Iterator[None]:
     finally:
         if not before and _in_transaction(database):
             logger.warning("Message %s left a transaction open; it is rolled back.", message_id)
-            while database.in_transaction():
-                database.pop_transaction()
-            database.rollback()
+            _roll_back(database)
+
+
+def _roll_back(database: Any) -> None:
+    # What the body has done, or raised, is what counts.
+    try:
+        while database.in_transaction():
+            database.pop_transaction()
+        database.rollback()
+        database._state.commit_callbacks.clear()
+    except Exception as error:
+        logger.warning("It could not be rolled back (%s).", type(error).__name__)
+        _close(database)
+
+
+def _close(database: Any) -> None:
+    try:
+        # A pool must not lend this connection again.
+        getattr(database, "manual_close", database.close)()
+    except Exception as error:
+        logger.debug("could not close a broken connection: %s", type(error).__name__)
 
 
 def _in_transaction(database: Any) -> bool:
@@ -36,7 +55,10 @@ def _in_transaction(database: Any) -> bool:
         database = database.obj
     if database.is_closed():
         return False
-    return database.in_transaction() or _driver_in_transaction(database.connection())
+    try:
+        return database.in_transaction() or _driver_in_transaction(database.connection())
+    except Exception:
+        return False  # a connection that was closed behind Peewee's back
 
 
 def _driver_in_transaction(connection: Any) -> bool:
@@ -45,6 +67,6 @@ def _driver_in_transaction(connection: Any) -> bool:
         return bool(connection.in_transaction)
     if hasattr(connection, "server_status"):  # PyMySQL
         return bool(connection.server_status & _MYSQL_IN_TRANSACTION)
-    if hasattr(connection, "info"):  # psycopg
-        return bool(connection.info.transaction_status != 0)
+    if hasattr(connection, "info"):  # psycopg; a broken connection is in no transaction
+        return connection.info.transaction_status in _PSYCOPG_IN_TRANSACTION
     return False

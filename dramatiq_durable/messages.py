@@ -17,6 +17,8 @@ AnyMessage: TypeAlias = "dramatiq.Message[Any] | MessageProxy"
 
 #: The epoch that a copy was sent for; a message that carries one has its audit.
 EPOCH = "durable_epoch"
+#: The message that the epoch is of: a copy under a new message_id is a message of its own.
+MESSAGE_ID = "durable_message_id"
 #: When the job was first meant to start, in milliseconds by the sender's clock.
 SCHEDULED_AT = "durable_scheduled_at"
 #: In a copy sent by Retries: the claim whose holder gave the job up.
@@ -30,6 +32,8 @@ _OF_A_COPY = {
 
 def epoch_of(message: AnyMessage) -> int | None:
     """The epoch of a copy; None when it was enqueued without an audit."""
+    if message.options.get(MESSAGE_ID) != message.message_id:
+        return None
     epoch: int | None = message.options.get(EPOCH)
     return epoch
 
@@ -59,25 +63,32 @@ def new_audit(message: AnyMessage, policy: Policy, delay: timedelta) -> NewAudit
         delay=delay,
         job_timeout=timedelta(milliseconds=policy.job_timeout),
         lease=timedelta(milliseconds=policy.lease),
-        backoff=policy.backoff(1),
+        backoff=policy.wait(1),
         broker_message_id=message.options.get("redis_message_id"),
     )
 
 
 def copy_of(stale: Stale, broker: dramatiq.Broker) -> dramatiq.Message[Any]:
-    """The message of an audit as it has to be sent now, to the queue that its actor declares now.
+    """The message of an audit as it has to be sent now.
 
     Raises:
       dramatiq.DecodeError: The payload is not a message.
     """
     message = dramatiq.Message.decode(stale.payload)
-    actor = broker.actors.get(message.actor_name)
     return dataclasses.replace(
         message,
-        queue_name=actor.queue_name if actor is not None else message.queue_name,
-        options={**message.options, EPOCH: stale.epoch},
+        queue_name=_queue_of(message, broker),
+        options={**message.options, EPOCH: stale.epoch, MESSAGE_ID: message.message_id},
         message_timestamp=message.message_timestamp + _postponed(message, stale),
     )
+
+
+def _queue_of(message: dramatiq.Message[Any], broker: dramatiq.Broker) -> str:
+    # A queue that is not declared any more has no consumers; the actor has moved on.
+    actor = broker.actors.get(message.actor_name)
+    if actor is None or message.queue_name in broker.queues:
+        return message.queue_name
+    return actor.queue_name
 
 
 def _postponed(message: dramatiq.Message[Any], stale: Stale) -> int:

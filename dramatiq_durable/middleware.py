@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import threading
+import time
 from collections.abc import Mapping
 from typing import Any
 
@@ -13,13 +14,15 @@ from dramatiq.broker import MessageProxy
 from dramatiq.logging import get_logger
 from dramatiq.middleware import Middleware, MiddlewareError
 
+from .connections import Connections
 from .errors import AuditWriteFailed, DatabaseUnreachable, DurableError, OptionError
 from .keeper import Keeper
 from .messages import epoch_of
 from .options import ACTOR_DEFAULTS, check_name, check_together, checked, resolve
 from .redaction import redact_worker_logs
 from .registry import AnyActor, Registry
-from .sending import Enqueue, before_push
+from .sending import Enqueue, before_push, forget_enqueued_again, was_enqueued_again
+from .store import Store
 from .working import Run, current_run, set_current, skip_unclaimed
 
 #: Seconds between two looks at a database that does not answer.
@@ -59,7 +62,7 @@ class DurableMiddleware(Registry, Middleware):
     ) -> None:
         self.logger = get_logger(__name__, type(self))
         super().__init__(database, namespace, options)
-        self._keeper = Keeper()
+        self._keepers: dict[Connections, Keeper] = {}
         self._runs: dict[int, Run] = {}
         self._stopping = threading.Event()
 
@@ -112,7 +115,8 @@ class DurableMiddleware(Registry, Middleware):
         They are written a few milliseconds after the job is done; a test that
         reads audits calls this first.  False when the time was not enough.
         """
-        return self._keeper.flush(timeout)
+        end = time.monotonic() + timeout
+        return all(keeper.flush(end - time.monotonic()) for keeper in self._keepers.values())
 
     def push(self, message: dramatiq.Message[Any], delay: int | None) -> dramatiq.Message[Any]:
         """Enqueue a message that has its audit, and let the broker's errors out."""
@@ -136,12 +140,15 @@ class DurableMiddleware(Registry, Middleware):
 
     def after_declare_actor(self, broker: dramatiq.Broker, actor: AnyActor) -> None:
         self.bind(broker)
-        if resolve(actor.options, self.options).requeue_on_shutdown:
+        policy = resolve(actor.options, self.options)
+        if policy.durable and policy.requeue_on_shutdown:
             actor.options.setdefault("notify_shutdown", True)
         actor.fn = self._with_edge(actor)
 
     def after_declare_queue(self, broker: dramatiq.Broker, queue_name: str) -> None:
         redact_worker_logs(queue_name)
+
+    after_declare_delay_queue = after_declare_queue
 
     def bind(self, broker: dramatiq.Broker) -> None:
         """Make *broker* the one whose messages these are; its first actor does that."""
@@ -178,10 +185,11 @@ class DurableMiddleware(Registry, Middleware):
     def before_worker_boot(self, broker: dramatiq.Broker, worker: dramatiq.Worker) -> None:
         self._stopping.clear()
         for store in self.stores():
+            self._keeper_of(store)
             try:
                 store.check_table()
             except DatabaseUnreachable as error:
-                self.logger.warning("%s Durable jobs wait until it does.", error)
+                self.logger.warning("%s. Durable jobs wait until it does.", error)
 
     def before_worker_shutdown(self, broker: dramatiq.Broker, worker: dramatiq.Worker) -> None:
         self._stopping.set()
@@ -193,10 +201,12 @@ class DurableMiddleware(Registry, Middleware):
             )
 
     def before_process_message(self, broker: dramatiq.Broker, message: MessageProxy) -> None:
+        set_current(None)
         policy = self.policy(message)
         if epoch_of(message) is None and not policy.durable:
             return
-        run = Run(broker, message, self.store_for(policy), policy, self._keeper)
+        store = self.store_for(policy)
+        run = Run(broker, message, store, policy, self._keeper_of(store))
         self._runs[id(message)] = run
         set_current(run)
         pause = SHORTEST_PAUSE
@@ -208,6 +218,9 @@ class DurableMiddleware(Registry, Middleware):
                 if pause == SHORTEST_PAUSE:
                     self.logger.warning("Message %s waits: %s", message.message_id, error)
                 if self._stopping.wait(pause):
+                    if run.compensates:
+                        # Nothing has run that could be made up for.
+                        raise run.refuse("the worker stops before it could be claimed") from error
                     raise
                 pause = min(2 * pause, LONGEST_PAUSE)
             except MiddlewareError:
@@ -234,10 +247,13 @@ class DurableMiddleware(Registry, Middleware):
             run.skipped()
             return
         policy, epoch = self.policy(message), epoch_of(message)
+        if was_enqueued_again(message):
+            return
         if epoch is not None or policy.durable:
             skip_unclaimed(self.store_for(policy), message, epoch or 0)
 
     def before_ack(self, broker: dramatiq.Broker, message: MessageProxy) -> None:
+        forget_enqueued_again()
         run = self._runs.pop(id(message), None)
         if run is None:
             return
@@ -249,6 +265,14 @@ class DurableMiddleware(Registry, Middleware):
             self.logger.exception("Could not settle message %s.", message.message_id)
 
     before_nack = before_ack
+
+    def _keeper_of(self, store: Store) -> Keeper:
+        """One for each database, so that one that does not answer holds up no other."""
+        keeper = self._keepers.get(store.connections)
+        if keeper is None:
+            keeper = self._keepers.setdefault(store.connections, Keeper())
+        keeper.start()
+        return keeper
 
 
 def find_middleware(broker: dramatiq.Broker) -> DurableMiddleware:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, TypeAlias
@@ -36,6 +36,9 @@ MIDDLEWARE_DEFAULTS: Options = {
 #: None switches these off; for every other option None means that it is not set here.
 NONE_IS_A_VALUE = {"heartbeat_interval", "max_crashes", "max_payload_size"}
 
+#: Longer durations are a mistake, and do not fit into the calendar.
+LONGEST = timedelta(days=36_500)
+
 FOR_EVER = -1
 LEASE_IN_HEARTBEATS = 4
 
@@ -53,11 +56,28 @@ class Policy:
     max_payload_size: int | None
     requeue_on_shutdown: bool
 
+    def wait(self, enqueue_count: int) -> timedelta:
+        """The backoff after so many sends.
+
+        Raises:
+          OptionError: The function gave nothing that one could wait for.
+        """
+        return _wait(self.backoff, enqueue_count)
+
     @property
     def lease(self) -> int:
         if self.heartbeat_interval is None:
             return self.job_timeout
         return LEASE_IN_HEARTBEATS * self.heartbeat_interval
+
+
+def _wait(backoff: Backoff, enqueue_count: int) -> timedelta:
+    wait = backoff(enqueue_count)
+    if not isinstance(wait, timedelta) or not timedelta(0) <= wait <= LONGEST:
+        raise OptionError(
+            f"backoff({enqueue_count}) must be a timedelta of 0 to {LONGEST.days} days, not {wait!r}"
+        )
+    return wait
 
 
 def resolve(*levels: Mapping[str, Any]) -> Policy:
@@ -72,16 +92,16 @@ def _first(name: str, levels: tuple[Mapping[str, Any], ...]) -> Any:
     return ACTOR_DEFAULTS[name]
 
 
-def checked(options: Mapping[str, Any], whose: str) -> Options:
-    """Those of *options* that are ours, durations as milliseconds.
+def checked(
+    options: Mapping[str, Any], whose: str, names: Collection[str] = ACTOR_DEFAULTS.keys()
+) -> Options:
+    """Those of *options* that are among *names*, durations as milliseconds.
 
     Raises:
       OptionError: If one makes no sense.  *whose* says in the message where it came from.
     """
     return {
-        name: _CHECKS[name](name, value, whose)
-        for name, value in options.items()
-        if name in _CHECKS
+        name: _CHECKS[name](name, value, whose) for name, value in options.items() if name in names
     }
 
 
@@ -118,6 +138,8 @@ def _milliseconds(name: str, value: Any, whose: str) -> Any:
         raise OptionError(
             f"{whose}: {name} must be a positive integer of milliseconds or a timedelta, not {value!r}"
         )
+    if value > LONGEST // timedelta(milliseconds=1):
+        raise OptionError(f"{whose}: {name} is longer than {LONGEST.days} days: {value!r}")
     return value
 
 
@@ -140,9 +162,10 @@ def _backoff(name: str, value: Any, whose: str) -> Any:
         return value
     if not callable(value):
         raise OptionError(f"{whose}: {name} must be a function of enqueue_count, not {value!r}")
-    wait = value(1)
-    if not isinstance(wait, timedelta) or wait < timedelta(0):
-        raise OptionError(f"{whose}: {name}(1) must be a timedelta of 0 or more, not {wait!r}")
+    try:
+        _wait(value, 1)
+    except Exception as error:
+        raise OptionError(f"{whose}: {name}: {error}") from error
     return value
 
 

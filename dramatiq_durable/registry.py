@@ -49,7 +49,7 @@ class Registry:
             )
         given = {
             name: value
-            for name, value in checked(options, "DurableMiddleware").items()
+            for name, value in checked(options, "DurableMiddleware", options).items()
             if value is not None or name in NONE_IS_A_VALUE
         }
         self.options: Options = {**MIDDLEWARE_DEFAULTS, **given}
@@ -142,4 +142,7 @@ def _connect(url: str) -> peewee.Database:
             f"DurableMiddleware cannot read its database URL ({scheme}); "
             "examples: sqlite:///jobs.db, postgresql://user:password@host/name, mysql://user:password@host/name"
         ) from None
+    if "passwd" in database.connect_params:
+        # Peewee's word for it, which PyMySQL deprecates.
+        database.connect_params["password"] = database.connect_params.pop("passwd")
     return database

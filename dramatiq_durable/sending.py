@@ -8,6 +8,7 @@ Dramatiq has no hook for a push that was refused, postponed or never begun, so
 from __future__ import annotations
 
 import dataclasses
+import threading
 from collections.abc import Mapping
 from contextvars import ContextVar
 from datetime import timedelta
@@ -17,12 +18,14 @@ import dramatiq
 import peewee
 from dramatiq.logging import get_logger
 from dramatiq.middleware import MiddlewareError
+from dramatiq.worker import _ConsumerThread
 
-from .connections import in_memory
-from .errors import DatabaseUnreachable, PayloadTooLarge
+from .errors import DatabaseUnreachable, DurableError, OptionError, PayloadTooLarge
+from .lanes import in_memory
 from .messages import (
     CLAIM_ID,
     EPOCH,
+    MESSAGE_ID,
     SCHEDULED_AT,
     AnyMessage,
     epoch_of,
@@ -30,13 +33,16 @@ from .messages import (
     normalised,
     stamped,
 )
-from .options import Policy, check_together, checked
+from .options import LONGEST, Policy, check_together, checked
 from .store import NewAudit, Store
 from .working import Run, current_run
 
 logger = get_logger(__name__)
 
 Message = dramatiq.Message[Any]
+
+#: The message that was enqueued again last in this thread.
+_enqueued_again: ContextVar[str | None] = ContextVar("durable_enqueued_again", default=None)
 
 _underway: ContextVar[FirstSend | Retry | None] = ContextVar("durable_send", default=None)
 
@@ -69,13 +75,17 @@ class FirstSend:
         self.policy = hooks.policy(stamped(message, **options))
         check_together(self.policy, f"message for {message.actor_name!r}")
         self.store = hooks.store_for(self.policy)
+        if (delay or 0) > LONGEST // timedelta(milliseconds=1):
+            raise OptionError(f"a delay of {delay} ms is longer than {LONGEST.days} days")
         self.delay = timedelta(milliseconds=delay or 0)
         if self.policy.requeue_on_shutdown:
             options["notify_shutdown"] = True
         scheduled_at = self.store.sender_clock() + (delay or 0)
-        self.message = stamped(message, **options, **{EPOCH: 0, SCHEDULED_AT: scheduled_at})
+        stamps = {EPOCH: 0, MESSAGE_ID: message.message_id, SCHEDULED_AT: scheduled_at}
+        self.message = stamped(message, **options, **stamps)
         self.error: Exception | None = None
         self.written = False
+        self.inserted = False  # False: the message has been sent before
         self.new: NewAudit | None = None  # None: audit_failed() let the message go without one
 
     @property
@@ -96,7 +106,7 @@ class FirstSend:
             new = self._audit_of(message)
             transaction = self.store.database if in_transaction else None
             try:
-                self.store.enqueue(new, transaction=transaction)
+                self.inserted = self.store.enqueue(new, transaction=transaction)
                 self.new = new
             except Exception as error:
                 self.hooks.audit_failed(self.broker, message, error)
@@ -125,7 +135,8 @@ class Retry:
         self.run = run
         self.delay = timedelta(milliseconds=delay or 0)
         self.epoch = run.claim.token + 1
-        self.message = stamped(message, **{EPOCH: self.epoch, CLAIM_ID: run.claim.claim_id})
+        claim = {MESSAGE_ID: message.message_id, CLAIM_ID: run.claim.claim_id}
+        self.message = stamped(message, **{EPOCH: self.epoch}, **claim)
 
     def before_push(self, message: Message) -> None:
         self.run.let_go_to(message, self.delay)
@@ -160,10 +171,17 @@ class Enqueue:
             raise
 
     def _enqueue(self, message: AnyMessage, delay: int | None) -> Message:
+        run = current_run()
+        if run is not None and run.in_body and run.claim.message_id == message.message_id:
+            raise DurableError(
+                f"message {message.message_id} is running, so it cannot be enqueued again; "
+                "raise RequeueImmediately, or send a new message"
+            )
         if epoch_of(message) is not None:
             return self._again(message, delay)
-        # A message with an eta was queued before its actor was durable; a worker adopts it.
-        if "eta" in message.options or not self.hooks.policy(message).durable:
+        # What a worker moves from a delay queue was sent before its actor was durable; it adopts it.
+        moved = isinstance(threading.current_thread(), _ConsumerThread)
+        if moved or not self.hooks.policy(message).durable:
             return self.push(message, delay=delay)  # type: ignore[arg-type]
         first = FirstSend(self.hooks, self.broker, message, delay)  # type: ignore[arg-type]
         try:
@@ -180,14 +198,15 @@ class Enqueue:
             return self.push(first.message, delay=delay)
         except MiddlewareError:
             # Another middleware refuses the message; ours has seen it, or not.
-            if first.new is not None:
-                _best_effort(first.store.withdraw, first.new.message_id)
+            if first.inserted:
+                _best_effort(first.store.withdraw, first.message.message_id)
             raise
         except Exception as error:
             first.write(first.message)
             if first.new is None:
                 raise
-            _best_effort(first.store.push_refused, first.new)
+            if first.inserted:
+                _best_effort(first.store.push_refused, first.new)
             self.hooks.enqueue_failed(self.broker, first.message, error)
             return first.message
         finally:
@@ -203,7 +222,7 @@ class Enqueue:
         new = first.new
         try:
             # Peewee calls back for a savepoint that was rolled back, too.
-            if new is None or first.store.awaits_push(new):
+            if new is None or first.store.begin_push(new):
                 self.push(first.message, delay=delay)
                 new is None or first.store.pushed(new)
         except DatabaseUnreachable as error:
@@ -216,6 +235,7 @@ class Enqueue:
     def _again(self, message: AnyMessage, delay: int | None) -> Message:
         """A message that has its audit: moved from its delay queue, or enqueued again by its sender."""
         pushed = self.push(message, delay=delay)  # type: ignore[arg-type]
+        _enqueued_again.set(message.message_id)
         broker_id, epoch = pushed.options.get("redis_message_id"), epoch_of(message)
         if broker_id is not None and epoch is not None:
             store = self.hooks.store_for(self.hooks.policy(message))
@@ -240,6 +260,15 @@ class Enqueue:
             return retry.message
         finally:
             _underway.reset(underway)
+
+
+def was_enqueued_again(message: AnyMessage) -> bool:
+    """Another middleware has put *message*, which is being processed here, back into its queue."""
+    return _enqueued_again.get() == message.message_id
+
+
+def forget_enqueued_again() -> None:
+    _enqueued_again.set(None)
 
 
 def _best_effort(write: Any, *args: Any) -> Any:

@@ -18,12 +18,7 @@ from dramatiq.broker import MessageProxy
 from dramatiq.logging import get_logger
 from dramatiq.middleware import Shutdown, TimeLimit
 
-from .errors import (
-    DatabaseUnreachable,
-    Duplicate,
-    LeaseLost,
-    RequeueImmediately,
-)
+from .errors import Duplicate, LeaseLost, RequeueImmediately
 from .fence import Fence
 from .keeper import Keeper, Lease, Owed
 from .leftovers import leftovers_rolled_back
@@ -76,6 +71,7 @@ class Run:
         self.completed = False  # by transaction()
         self.let_go = False  # a release is written or owed, and Retries' copy is out
         self.follow_up_failed = False
+        self.settled = False
 
     def begin(self, retention: int) -> None:
         """Claim the job, and have its lease renewed from now on.
@@ -131,6 +127,11 @@ class Run:
         ends = None if limit is None else time.monotonic() + limit / 1000
         return Lease(self.store, self.claim, interval, self.lose, ends)
 
+    @property
+    def compensates(self) -> bool:
+        """Its actor names an actor that makes up for it when Dramatiq's retries are exhausted."""
+        return bool(self._option("on_retry_exhausted"))
+
     def _time_limit(self) -> float | None:
         """Milliseconds that Dramatiq lets the body run; None for ever."""
         limits = [m.time_limit for m in self.broker.middleware if isinstance(m, TimeLimit)]
@@ -139,8 +140,9 @@ class Run:
 
     def lose(self) -> None:
         """The audit is somebody else's, or cancelled: interrupt the body, and write nothing more."""
-        # A renewal that waited for transaction() is refused because that has completed the audit.
-        if self.completed:
+        # A renewal that waited for transaction() is refused because that has completed the audit,
+        # one that was under way while the job ended because of what was written then.
+        if self.completed or self.settled or self.let_go:
             return
         self.lost = True
         logger.warning("The lease of message %s is lost.", self.message.message_id)
@@ -154,6 +156,8 @@ class Run:
                 leftovers_rolled_back(self.store.database, self.claim.message_id),
                 self.fence.body(),
             ):
+                if self.lost:
+                    raise LeaseLost  # before there was a body to interrupt
                 result = fn(*args, **kwargs)
         except BaseException as error:
             # A body, or Dramatiq's event loop, may turn an interrupt into an error of its own.
@@ -174,7 +178,12 @@ class Run:
 
     def ended(self, exception: BaseException | None) -> None:
         """Dramatiq says so once, or twice if an interrupt strikes in its after-hooks; the last word counts."""
-        self.outcome = Outcome.RETURNED if exception is None else Outcome.RAISED
+        if exception is not None:
+            self.outcome = Outcome.RAISED
+        elif self.message.failed:
+            self.outcome = Outcome.FAILED  # before its body, by another middleware
+        else:
+            self.outcome = Outcome.RETURNED
         self.error = exception
 
     def skipped(self) -> None:
@@ -184,6 +193,7 @@ class Run:
 
     def settle(self) -> None:
         """Write what has become of the job, after all hooks of all middleware."""
+        self.settled = True
         self.fence.close()
         unfinished = self.held or self.claiming
         if not unfinished or self.lost or self.completed or self.let_go:
@@ -211,8 +221,8 @@ class Run:
         """Write now, or let the keeper try for as long as the lease may last."""
         try:
             written = write(self.store)
-        except DatabaseUnreachable as error:
-            logger.warning("Message %s: %s It will be tried again.", self.claim.message_id, error)
+        except Exception as error:
+            logger.warning("Message %s: %s. It will be tried again.", self.claim.message_id, error)
             until = time.monotonic() + self.policy.lease / 1000
             self.keeper.owe(Owed(self.store, self.claim, write, until))
         else:
@@ -238,8 +248,7 @@ class Run:
         throws = self._option("throws")
         if throws and isinstance(self.error, throws):
             return True
-        compensated = self.message.failed and self._option("on_retry_exhausted")
-        return bool(compensated) and not self.follow_up_failed
+        return self.message.failed and self.compensates and not self.follow_up_failed
 
     def _option(self, name: str) -> Any:
         actor = self.broker.actors.get(self.message.actor_name)

@@ -14,7 +14,14 @@ from ..models import CANCELLED, DEAD, OPEN
 from ..options import FOR_EVER
 from ..store import Filters, Store
 from ..store.operating import IDS_PER_STATEMENT
-from .common import Problem, broker_argument, modules_argument, modules_option, on_broker
+from .common import (
+    Problem,
+    broker_argument,
+    confirm,
+    modules_argument,
+    modules_option,
+    on_broker,
+)
 from .looking import filter_options, filters_of
 
 yes_option = click.option("-y", "--yes", is_flag=True, help="Do not ask.")
@@ -81,7 +88,7 @@ def purge(middleware: DurableMiddleware, yes: bool) -> None:
     counts = [(store, store.count_expired(**ages)) for store in middleware.stores()]
     total = sum(count for _, count in counts)
     if total and not yes:
-        click.confirm(f"Delete {total} finished audits?", abort=True, err=True)
+        confirm(f"Delete {total} finished audits?")
     deleted = sum(_in_steps(_cleanup(store, ages), count, "purge") for store, count in counts)
     click.echo(f"deleted {deleted}")
 
@@ -115,7 +122,7 @@ def _act(
     ids = [(store, store.ids(chosen)) for store in middleware.stores()]
     total = sum(len(each) for _, each in ids)
     if total and not message_ids and not yes:
-        click.confirm(f"{verb.capitalize()} {total} jobs?", abort=True, err=True)
+        confirm(f"{verb.capitalize()} {total} jobs?")
     done = sum(_in_steps(act(store, each), len(each), verb) for store, each in ids)
     click.echo(f"{past} {done}")
     if done < len(set(message_ids)):

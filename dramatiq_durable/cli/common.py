@@ -19,6 +19,7 @@ from redis import RedisError
 
 from ..errors import DatabaseUnreachable, DurableError, SchemaMismatch
 from ..middleware import DurableMiddleware, find_middleware
+from ..options import LONGEST
 
 FAILED, USAGE, UNREACHABLE = 1, 2, 3
 
@@ -39,10 +40,10 @@ class Duration(click.ParamType):  # type: ignore[type-arg]
         match = _DURATION.fullmatch(str(value).strip())
         if match is None:
             self.fail(f"{value!r} is not a duration such as 45, 90s, 15m, 2h or 3d", param, ctx)
-        try:
-            return timedelta(seconds=float(match[1]) * _UNITS[match[2]])
-        except OverflowError:
-            self.fail(f"{value!r} is too long", param, ctx)
+        seconds = float(match[1]) * _UNITS[match[2]]
+        if seconds > LONGEST.total_seconds():
+            self.fail(f"{value!r} is longer than {LONGEST.days} days", param, ctx)
+        return timedelta(seconds=seconds)
 
 
 class Positive(Duration):
@@ -53,6 +54,16 @@ class Positive(Duration):
         if duration <= timedelta(0):
             self.fail(f"{value!r} must be more than 0", param, ctx)
         return duration
+
+
+def confirm(question: str) -> None:
+    """Go on only when the user says so."""
+    try:
+        agreed = click.confirm(question, err=True)
+    except click.Abort as error:
+        raise Problem("nobody answered, so nothing was changed; --yes does not ask") from error
+    if not agreed:
+        raise Problem("nothing was changed")
 
 
 class Problem(click.ClickException):
@@ -101,29 +112,35 @@ modules_option = click.option(
 
 def _middleware(broker: str, path: tuple[str, ...], modules: tuple[str, ...]) -> DurableMiddleware:
     sys.path[:0] = path
-    try:
-        found = import_broker(broker)[1]
-        for module in modules:
-            importlib.import_module(module)
-    except Exception as error:
-        logging.getLogger(__name__).debug("Import failed.", exc_info=True)
-        raise Problem(
-            f"cannot import {broker!r}: {type(error).__name__}: {error}; "
-            "BROKER is module, module:broker or module:callable, as for the dramatiq command",
-            USAGE,
-        ) from error
+    found = _imported(
+        broker,
+        lambda: import_broker(broker)[1],
+        "BROKER is module, module:broker or module:callable, as for the dramatiq command",
+    )
+    for module in modules:
+        _imported(
+            module,
+            functools.partial(importlib.import_module, module),
+            "MODULE is what you would write after `import`",
+        )
     try:
         return find_middleware(found)
     except DurableError as error:
         raise Problem(str(error), USAGE) from error
 
 
+def _imported(name: str, load: Callable[[], Any], advice: str) -> Any:
+    try:
+        return load()
+    except Exception as error:
+        logging.getLogger(__name__).debug("Import failed.", exc_info=True)
+        message = f"cannot import {name!r}: {type(error).__name__}: {error}; {advice}"
+        raise Problem(message, USAGE) from error
+
+
 def _problem(error: Exception, broker: str) -> Problem:
     if isinstance(error, SchemaMismatch):
-        return Problem(
-            f"the table of audits is missing or of another version; "
-            f"run `dramatiq-durable schema create {broker}`"
-        )
+        return Problem(str(error).replace("BROKER", broker))
     if isinstance(error, DatabaseUnreachable):
         return Problem(str(error), UNREACHABLE)
     if isinstance(error, (BrokerConnectionError, RedisError, ConnectionError)):

@@ -69,7 +69,7 @@ def status(middleware: DurableMiddleware, as_json: bool) -> None:
     tallies = [tally for store in middleware.stores() for tally in store.tallies()]
     ages = [store.oldest_stale() for store in middleware.stores()]
     oldest = max((age for age in ages if age is not None), default=None)
-    states: Counter[str] = Counter({state: 0 for state in STATES})
+    states: Counter[str] = Counter(dict.fromkeys(STATES, 0))
     for tally in tallies:
         states[tally.state] += tally.count
     stale = sum(tally.stale for tally in tallies)

@@ -72,7 +72,7 @@ def monitor(
     """Enqueue stale jobs again; give up expired audits, delete old finished ones.
 
     Several monitors may run at once; each audit is recovered by one of them.
-    TERM and INT finish the pass and exit 0.
+    TERM and INT finish the pass, a long one to the end of its batch, and exit 0.
 
     \b
     Example:

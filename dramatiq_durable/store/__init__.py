@@ -20,8 +20,8 @@ answer.  Nothing is read, changed and saved.  *Open* is pending or running::
               abort        running|pending → cancelled      as dead
     monitor   mark         open → pending                   state, epoch, due_at as read; due after the push lease
               confirm      pending → pending                as marked; due after job_timeout + backoff
-              unmark       pending → pending                as marked; enqueue_count back; due after a pause
-              set_aside    pending → pending                as marked; due after the backoff; last_error
+              unmark       pending → pending                as marked; broker down: enqueue_count back; due after a pause
+              set_aside    pending → pending                as marked; it alone refused: due after the backoff, last_error
               expire       open → dead                      state, epoch, due_at as read
               cleanup      finished → (none)                finished and scheduled longer ago than the retention
     operator  cancel       open → cancelled                 epoch+1

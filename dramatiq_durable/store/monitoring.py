@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any
+
+import peewee
 
 from ..models import CANCELLED, COMPLETED, DEAD, PENDING, RUNNING
 from .base import PUSH_LEASE, Base, error_text, microseconds
@@ -15,7 +17,7 @@ _EPOCH = datetime(1970, 1, 1)
 
 @dataclass(frozen=True)
 class Stale:
-    """An open audit past its due_at, as it was read."""
+    """An open audit past its due_at, as it was read; its payload only by :meth:`Monitoring.load`."""
 
     id: int
     message_id: str
@@ -28,9 +30,10 @@ class Stale:
     created_at: datetime
     enqueue_count: int
     crash_count: int
-    payload: bytes
     read_at: datetime
     read_on: float  # the monotonic clock at read_at
+    pass_at: datetime  # read_at of the first batch of its pass
+    payload: bytes = b""
 
     @property
     def now(self) -> datetime:
@@ -47,28 +50,46 @@ class Marked:
 
 
 class Monitoring(Base):
-    def stale(self, limit: int) -> list[Stale]:
-        """At most *limit* open audits past their due_at, oldest first."""
+    def stale(self, limit: int, *, after: Stale | None = None) -> list[Stale]:
+        """At most *limit* open audits past their due_at, oldest first, without their payloads.
+
+        *after* the last one of the batch before: those that follow it and were due then, so that
+        what a pass makes due again is for the next one.
+        """
         audit = self.audit
         columns = (
             audit.id, audit.message_id, audit.actor_name, audit.queue_name, audit.state,
             audit.epoch, audit.due_at, audit.scheduled_at, audit.created_at,
-            audit.enqueue_count, audit.crash_count, audit.payload,
+            audit.enqueue_count, audit.crash_count,
         )  # fmt: skip
         before = time.monotonic()
-        rows = self._execute(
-            audit.select(*columns, self.now().alias("clock"))
-            .where(self._in_namespace(), audit.due_at <= self.now())
-            .order_by(audit.due_at)
-            .limit(limit)
-            .tuples()
-        )
-        return [self._stale(row, before) for row in rows]
+        query = audit.select(*columns, self.now().alias("clock")).where(self._in_namespace())
+        if after is None:
+            query = query.where(audit.due_at <= self.now())
+        else:
+            query = query.where(
+                audit.due_at >= after.due_at,
+                audit.due_at <= after.pass_at,
+                (audit.due_at > after.due_at) | (audit.id > after.id),
+            )
+        rows = self._execute(query.order_by(audit.due_at, audit.id).limit(limit).tuples())
+        return [self._stale(row, before, after) for row in rows]
 
-    def _stale(self, row: Any, read_on: float) -> Stale:
-        *columns, payload, clock = row
+    def _stale(self, row: Any, read_on: float, after: Stale | None) -> Stale:
+        *columns, clock = row
         read_at = _EPOCH + timedelta(microseconds=int(clock))
-        return Stale(*columns, bytes(payload), read_at, read_on)  # type: ignore[call-arg]
+        pass_at = read_at if after is None else after.pass_at
+        return Stale(*columns, read_at, read_on, pass_at)  # type: ignore[call-arg]
+
+    def load(self, stale: Stale) -> Stale | None:
+        """The audit with its payload, which alone may take as much memory as all else of a batch.
+
+        Returns:
+          None when the audit is no longer as it was read.
+        """
+        query = self.audit.select(self.audit.payload).where(self._as_read(stale))
+        rows = self._execute(query.tuples())
+        return replace(stale, payload=bytes(rows[0][0])) if rows else None
 
     def mark(self, stale: Stale, backoff: timedelta) -> Marked | None:
         """Elect this monitor to push the message; *backoff* is that of its next recovery.
@@ -147,19 +168,23 @@ class Monitoring(Base):
 
     def count_expired(self, *, retention: timedelta, dead_retention: timedelta | None) -> int:
         """How many finished audits are older than their retention."""
-        query = self.audit.select(self.audit.id).where(self._expired(retention, dead_retention))
-        return len(self._execute(query.tuples()))
+        query = self.audit.select(peewee.fn.COUNT(self.audit.id))
+        rows = self._execute(query.where(self._expired(retention, dead_retention)).tuples())
+        return int(rows[0][0])
 
     def _expired(self, retention: timedelta, dead_retention: timedelta | None) -> Any:
         expired = self._finished_before((COMPLETED, CANCELLED), retention)
         if dead_retention is not None:
             expired |= self._finished_before((DEAD,), dead_retention)
-        return self._in_namespace() & expired
+        # Said once more outside of the OR: else SQLite does not see that the partial index has them all.
+        return self.audit.finished_at.is_null(False) & expired
 
     def _finished_before(self, states: tuple[str, ...], retention: timedelta) -> Any:
         horizon = self.now(-retention)
+        # SQLite serves an OR by an index only if each side of it has the index's first column.
         return (
-            self.audit.state.in_(states)
+            self._in_namespace()
+            & self.audit.state.in_(states)
             & (self.audit.finished_at <= horizon)
             & (self.audit.scheduled_at <= horizon)
         )

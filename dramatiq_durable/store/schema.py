@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Callable
 from typing import Any
 
 import peewee
@@ -14,11 +16,7 @@ _MYSQL_TABLE = "ENGINE=InnoDB DEFAULT CHARSET=utf8mb4 COLLATE=utf8mb4_bin"
 class Schema(Base):
     def create_tables(self) -> None:
         """Create the table and its indexes where they are missing."""
-        try:
-            self.connections.run(self._create)
-        except peewee.PeeweeException:
-            # Somebody else may have created them in the same moment.
-            self.connections.run(self._create)
+        self.connections.run(self._create)
 
     def ddl(self) -> list[str]:
         """The statements that create the table and its indexes, for migrations of your own."""
@@ -29,11 +27,17 @@ class Schema(Base):
         self._execute(self.audit.select().where(peewee.SQL("0 = 1")))
 
     def _create(self, lane: peewee.Database) -> None:
-        lane.execute_sql(self._render(self._table()))
-        there = {index.name for index in lane.get_indexes(self._name(), self.audit._meta.schema)}
+        schema = self.audit._meta.schema
+
+        def table_there() -> bool:
+            return bool(lane.table_exists(self._name(), schema))
+
+        def index_there(name: str) -> bool:
+            return name in {index.name for index in lane.get_indexes(self._name(), schema)}
+
+        _execute_unless(table_there, lane, self._render(self._table()))
         for name, index in self._indexes().items():
-            if name not in there:
-                lane.execute_sql(self._render(index))
+            _execute_unless(functools.partial(index_there, name), lane, self._render(index))
 
     def _name(self) -> str:
         name: str = self.audit._meta.table_name
@@ -82,3 +86,14 @@ class Schema(Base):
         sql, params = query.query()
         assert not params
         return str(sql)
+
+
+def _execute_unless(there: Callable[[], bool], lane: peewee.Database, statement: str) -> None:
+    if there():
+        return
+    try:
+        lane.execute_sql(statement)
+    except peewee.PeeweeException:
+        # Somebody else may have created it in the same moment.
+        if not there():
+            raise

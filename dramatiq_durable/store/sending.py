@@ -55,7 +55,7 @@ class Sending(Base):
         """
         return self._changed(
             self.audit.update(due_at=self.now(new.delay), enqueue_count=0).where(
-                self._as_inserted(new, in_transaction)
+                self._being_pushed(new) if in_transaction else self._as_inserted(new, False)
             )
         )
 
@@ -64,13 +64,21 @@ class Sending(Base):
         return self._changed(
             self.audit.update(
                 due_at=self.now(new.delay + self._late(new, False)), enqueued_at=self.now()
-            ).where(self._as_inserted(new, True))
+            ).where(self._being_pushed(new))
         )
 
-    def awaits_push(self, new: NewAudit) -> bool:
-        """The audit of a transaction was committed, and nobody has pushed its message yet."""
-        query = self.audit.select(self.audit.id).where(self._as_inserted(new, True))
-        return bool(self._execute(query.tuples()))
+    def begin_push(self, new: NewAudit) -> bool:
+        """Elect the sender to push the message of a committed transaction.
+
+        Returns:
+          False when there is no such audit, for its savepoint was rolled back,
+          or when a monitor was first, for the transaction took long.
+        """
+        return self._changed(
+            self.audit.update(due_at=self.now(new.delay + PUSH_LEASE)).where(
+                self._as_inserted(new, True)
+            )
+        )
 
     def withdraw(self, message_id: str) -> bool:
         """Close the audit of a message that another middleware refused to enqueue."""
@@ -109,6 +117,15 @@ class Sending(Base):
 
     def _late(self, new: NewAudit, in_transaction: bool) -> timedelta:
         return PUSH_LEASE if in_transaction else new.job_timeout + new.backoff
+
+    def _being_pushed(self, new: NewAudit) -> Any:
+        return (
+            (self.audit.message_id == new.message_id)
+            & (self.audit.state == PENDING)
+            & (self.audit.epoch == 0)
+            & (self.audit.enqueue_count == 1)
+            & self.audit.enqueued_at.is_null()
+        )
 
     def _as_inserted(self, new: NewAudit, in_transaction: bool) -> Any:
         late = microseconds(new.delay + self._late(new, in_transaction))

@@ -84,9 +84,7 @@ class Working(Base):
                 lost |= self._lost(part, (RUNNING,))
         return lost
 
-    def complete(
-        self, holds: Sequence[Held], *, transaction: peewee.Database | None = None
-    ) -> set[Held]:
+    def complete(self, holds: Sequence[Held]) -> set[Held]:
         """Close the audits of *holds*, in one statement; their jobs will never be enqueued again.
 
         A pending audit is taken back from the monitor, for nobody has claimed it since.
@@ -97,15 +95,28 @@ class Working(Base):
         """
         refused: set[Held] = set()
         for part in chunks(holds, HOLDS_PER_STATEMENT):
-            query = self.audit.update(
-                state=COMPLETED, due_at=None, finished_at=self.now(), payload=b""
-            ).where(self.audit.state.in_(OPEN), self._any_of(part))
-            if transaction is not None:
-                closed = query.execute(transaction)
-                refused |= set(part) if closed != len(part) else set()
-            elif self._execute(query) != len(part):
+            if self._execute(self._completion().where(self._any_of(part))) != len(part):
                 refused |= self._lost(part, (COMPLETED,))
         return refused
+
+    def complete_in(self, transaction: peewee.Database, held: Held) -> bool:
+        """Close the audit as part of the caller's *transaction*.
+
+        Returns:
+          False when it is no longer the holder's to close.
+        """
+        # By its id: InnoDB would lock the gap beside the message_id too, and so keep others from sending.
+        query = self.audit.select(self.audit.id).where(self.audit.message_id == held.message_id)
+        ids = self._execute(query.tuples())
+        if not ids:
+            return False
+        completion = self._completion().where(self.audit.id == ids[0][0], self._held_by(held))
+        return bool(completion.execute(transaction) == 1)
+
+    def _completion(self) -> Any:
+        return self.audit.update(
+            state=COMPLETED, due_at=None, finished_at=self.now(), payload=b""
+        ).where(self.audit.state.in_(OPEN))
 
     def release(
         self,
@@ -185,6 +196,8 @@ class Working(Base):
         return self.now() + lease + crashed
 
     def _any_of(self, holds: Sequence[Held]) -> Any:
+        if len(holds) == 1:
+            return self._held_by(holds[0])
         # The ids alone let the database use its index whatever it makes of the chain.
         ids = self.audit.message_id.in_([held.message_id for held in holds])
         # Written flat, for SQLite's parser stops at a hundred nested parentheses.

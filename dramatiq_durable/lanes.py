@@ -1,0 +1,213 @@
+"""Lanes: private twins of a Database object, each with one connection, lent to one statement at a time.
+
+Dramatiq interrupts actors by exceptions that strike their thread between any
+two bytecodes, and so in here.  Nothing is held then but plain locks in
+``with`` blocks, which survive that; ``threading.Condition`` would not.
+"""
+
+from __future__ import annotations
+
+import os
+import queue
+import threading
+import weakref
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import peewee
+from dramatiq.logging import get_logger
+from playhouse.pool import PooledDatabase
+from playhouse.sqliteq import SqliteQueueDatabase
+
+from .faults import REPEATED, fault_of
+
+T = TypeVar("T")
+
+_logger = get_logger(__name__)
+
+LOCK_TIMEOUT = 1  # seconds that a statement of ours waits for somebody else's row lock
+RECHECK = 0.2  # seconds after which somebody who waits for a lane looks for lost ones
+
+# So that a connection which has fallen silent ends in an error, sooner than a lease of a
+# default length; the application's own settings of these come first.
+_POSTGRES_LIMITS = {
+    "connect_timeout": 10,
+    "keepalives_idle": 10,
+    "keepalives_interval": 5,
+    "keepalives_count": 3,
+    "tcp_user_timeout": 25_000,
+}
+_MYSQL_LIMITS = {"read_timeout": 30, "write_timeout": 30}
+
+# A child must not even close what it shares with its parent, so it keeps it until it ends.
+_inherited: list[peewee.Database] = []
+
+
+class _Use:
+    """Lives as long as the statement that a lane is lent to."""
+
+
+class Lanes:
+    """At most *size* lanes of *database*; an in-memory database is one lane, which is never given up."""
+
+    def __init__(self, database: peewee.Database, size: int) -> None:
+        self.database = database
+        self._size = size
+        self._only: peewee.Database | None = None
+        self._reset()
+        reset = weakref.WeakMethod(self._after_fork)
+        os.register_at_fork(after_in_child=lambda: (method := reset()) and method())
+
+    def lend(self, statement: Callable[[peewee.Database], T]) -> T:
+        """Give *statement* a connected lane, and return what it returns."""
+        use = _Use()
+        lane = self._borrow(use)
+        keep = False
+        try:
+            if lane.is_closed():
+                _open(lane)
+            result = statement(lane)
+            keep = True
+            return result
+        except peewee.PeeweeException as error:
+            keep = fault_of(error) in REPEATED
+            raise
+        finally:
+            # After an interrupt nobody knows what the connection is in the middle of.
+            self._give_back(keep)
+
+    def close(self) -> None:
+        """Close the connections that no statement is using now."""
+        if in_memory(self.database):
+            return
+        with self._lock:
+            lanes = self._idle[:]
+            self._idle.clear()
+        for lane in lanes:
+            _discard(lane)
+
+    def _reset(self) -> None:
+        self._lock = threading.Lock()
+        self._freed: queue.SimpleQueue[None] = queue.SimpleQueue()
+        self._idle: list[peewee.Database] = []
+        self._busy: dict[int, tuple[peewee.Database, weakref.ref[_Use]]] = {}
+
+    def _after_fork(self) -> None:
+        if not in_memory(self.database):
+            _inherited.extend(self._idle)
+            _inherited.extend(lane for lane, _ in self._busy.values())
+        self._reset()
+
+    def _borrow(self, use: _Use) -> peewee.Database:
+        size = 1 if in_memory(self.database) else self._size
+        thread = threading.get_ident()
+        while True:
+            with self._lock:
+                self._reclaim({thread, *self._lost()} if len(self._busy) >= size else {thread})
+                if len(self._busy) < size:
+                    lane = self._new()
+                    self._busy[thread] = (lane, weakref.ref(use))
+                    return lane
+            try:
+                self._freed.get(timeout=RECHECK)
+            except queue.Empty:
+                continue
+
+    def _new(self) -> peewee.Database:
+        if in_memory(self.database):
+            if self._only is None:
+                self._only = _twin(self.database)
+            return self._only
+        return self._idle.pop() if self._idle else _twin(self.database)
+
+    def _give_back(self, keep: bool) -> None:
+        with self._lock:
+            lane, _ = self._busy.pop(threading.get_ident(), (None, None))
+            if lane is not None and keep and lane is not self._only:
+                self._idle.append(lane)
+        if self._freed.qsize() < self._size:
+            self._freed.put(None)
+        if lane is not None and not keep and lane is not self._only:
+            _discard(lane)
+
+    def _lost(self) -> list[int]:
+        """Those whose lane an interrupt has kept from coming back."""
+        return [thread for thread, (_, use) in self._busy.items() if use() is None]
+
+    def _reclaim(self, threads: set[int]) -> None:
+        for thread in threads & self._busy.keys():
+            lane, _ = self._busy.pop(thread)
+            if lane is not self._only:
+                _discard(lane)
+
+
+def in_memory(database: peewee.Database) -> bool:
+    """An SQLite database that exists only in its connection."""
+    plain = _plain(database)
+    return isinstance(plain, peewee.SqliteDatabase) and plain.database in (":memory:", "")
+
+
+def _plain(database: Any) -> peewee.Database:
+    while isinstance(database, peewee.Proxy):
+        if database.obj is None:
+            raise peewee.ImproperlyConfigured(
+                "the DatabaseProxy given to DurableMiddleware has no database yet; "
+                "call its initialize() before the first durable message"
+            )
+        database = database.obj
+    found: peewee.Database = database
+    return found
+
+
+def _twin(database: peewee.Database) -> peewee.Database:
+    """A Database like *database* with a connection of its own, of no thread and no pool."""
+    source: Any = _plain(database)
+    plain = next(
+        cls
+        for cls in type(source).__mro__
+        if issubclass(cls, peewee.Database)
+        and not issubclass(cls, (PooledDatabase, SqliteQueueDatabase))
+    )
+    twin: Any = plain.__new__(plain)
+    twin.__dict__.update(source.__dict__)
+    twin._state = peewee._ConnectionState()
+    twin._lock = threading.RLock()
+    twin.autoconnect = True
+    if issubclass(plain, peewee.SqliteDatabase):
+        twin.connect_params = {**source.connect_params, "check_same_thread": False}
+        if not any(name == "journal_mode" for name, _ in source._pragmas):
+            twin._pragmas = [("journal_mode", "wal"), *source._pragmas]
+    else:
+        twin.connect_params = {**_limits(source, plain), **source.connect_params}
+    found: peewee.Database = twin
+    return found
+
+
+def _limits(source: Any, plain: Any) -> dict[str, int]:
+    if issubclass(plain, peewee.PostgresqlDatabase):
+        # Its name may be a connection string.
+        return {name: n for name, n in _POSTGRES_LIMITS.items() if name not in str(source.database)}
+    mysql: Any = peewee.MySQLDatabase
+    # What connects in a way of its own may not know these.
+    return _MYSQL_LIMITS if plain._connect is mysql._connect else {}
+
+
+def _open(lane: peewee.Database) -> None:
+    lane.connect()
+    # The statements of keeper and monitor pass by a row that somebody holds locked.
+    if isinstance(lane, peewee.PostgresqlDatabase):
+        lane.execute_sql(f"SET lock_timeout = '{LOCK_TIMEOUT}s'")
+    elif isinstance(lane, peewee.MySQLDatabase):
+        lane.execute_sql(f"SET SESSION innodb_lock_wait_timeout = {LOCK_TIMEOUT}")
+
+
+def _discard(lane: Any) -> None:
+    """Close a connection that is in nobody knows what state."""
+    connection = lane._state.conn
+    lane._state.reset()
+    if connection is None:
+        return
+    try:
+        connection.close()
+    except Exception as error:  # noqa: BLE001 - a broken connection may fail to close in any way
+        _logger.debug("could not close a broken connection: %s", type(error).__name__)
