@@ -1,0 +1,139 @@
+"""The table is created by the command, or by the DDL that it prints."""
+
+import pytest
+from dramatiq.brokers.stub import StubBroker
+
+from dramatiq_durable import DurableMiddleware, durable_actor
+from tests.support.servers import free_port
+
+APP = """
+    import os
+    import dramatiq
+    from dramatiq.brokers.stub import StubBroker
+    from dramatiq_durable import Audit, DurableMiddleware, durable_actor
+
+    broker = StubBroker()
+    durable = DurableMiddleware(os.environ["SHOP_DATABASE"])
+    broker.add_middleware(durable)
+    dramatiq.set_broker(broker)
+"""
+
+TABLES = 8
+
+MANY_TABLES = f"""{APP}
+    for number in range({TABLES}):
+        meta = type("Meta", (), dict(database=durable.database, table_name=f"audits_{{number}}"))
+        model = type(f"Audit{{number}}", (Audit,), dict(Meta=meta))
+        durable_actor(lambda: None, actor_name=f"job_{{number}}", audit_model=model)
+"""
+
+RACE = """
+    import pathlib, sys, time
+    import app, dramatiq_durable.cli
+
+    print("at the line")
+    while not pathlib.Path("go").exists():
+        time.sleep(0.001)
+    sys.argv[1:] = ["schema", "create", "app:broker"]
+    dramatiq_durable.cli.main()
+"""
+
+
+@pytest.fixture
+def shop(app, database_url):
+    return app(APP, SHOP_DATABASE=database_url)
+
+
+@pytest.fixture
+def sends_and_works(stub_broker, db, work):
+    """``sends_and_works()``: whether the library works on the table that is there."""
+
+    def check():
+        ran = []
+        durable = DurableMiddleware(db)
+        stub_broker.add_middleware(durable)
+
+        @durable_actor
+        def charge(order_id):
+            ran.append(order_id)
+
+        charge.send(42)
+        work()
+        states = [audit.state for audit in durable.store.list_audits()]
+        durable.store.connections.close()
+        return (ran, states) == ([42], ["completed"])
+
+    return check
+
+
+def described(database, table="durable_audits"):
+    """The columns and indexes of *table*, whatever its name is."""
+    columns = [column._replace(table="", default=None) for column in database.get_columns(table)]
+    indexes = [
+        (index.name.removeprefix(table), tuple(index.columns), index.unique)
+        for index in database.get_indexes(table)
+    ]
+    return columns, sorted(indexes)
+
+
+def nobody_at(scheme):
+    """A URL, with a password, of a server that does not run."""
+    return f"{scheme}://shop:hunter2@127.0.0.1:{free_port()}/shop"
+
+
+@pytest.mark.parity(33)
+def test_the_table_is_created_and_may_be_created_again(shop, db, sends_and_works):
+    first = shop.run("schema", "create", "app:broker")
+    assert (first.returncode, first.stderr) == (0, "")
+    assert "durable_audits" in first.stdout
+    before = described(db)
+    again = shop.run("schema", "create", "app:broker")
+    assert (again.returncode, again.stdout, again.stderr) == (0, first.stdout, "")
+    assert described(db) == before
+    assert sends_and_works()
+
+
+def test_what_is_in_the_table_stays_when_it_is_created_again(command, printed, charge):
+    charge.send(1)
+    before = printed("list")
+    assert len(before) == 1
+    assert command("schema create").exit_code == 0
+    assert printed("list") == before
+
+
+@pytest.mark.failure(39)
+def test_several_may_create_the_tables_at_the_same_time(app, database_url, db):
+    shop = app(MANY_TABLES, SHOP_DATABASE=database_url)
+    racing = [shop.process(RACE) for _ in range(3)]
+    for process in racing:
+        process.wait_for("at the line")
+    (shop.folder / "go").touch()
+    for process in racing:
+        assert process.wait() == 0, process.output()
+        assert process.output().count("is ready") == 1 + TABLES
+    columns, plain = described(db)
+    assert len(plain) >= 3
+    for number in range(TABLES):
+        assert described(db, f"audits_{number}") == (columns, plain)
+
+
+@pytest.mark.parity(33)
+def test_the_ddl_executed_by_hand_makes_the_table_that_the_command_makes(shop, db, sends_and_works):
+    done = shop.run("schema", "sql", "app:broker")
+    assert (done.returncode, done.stderr) == (0, "")
+    for statement in done.stdout.removesuffix(";\n").split(";\n"):
+        db.execute_sql(statement)
+    by_hand = described(db)
+    assert sends_and_works()
+
+    db.execute_sql("DROP TABLE durable_audits")
+    assert shop.run("schema", "create", "app:broker").returncode == 0
+    assert described(db) == by_hand
+
+
+def test_the_ddl_is_printed_without_a_database(command_on):
+    broker = StubBroker()
+    broker.add_middleware(DurableMiddleware(nobody_at("postgresql")))
+    done = command_on(broker)("schema sql")
+    assert (done.exit_code, done.stderr) == (0, "")
+    assert done.stdout.startswith("CREATE TABLE")

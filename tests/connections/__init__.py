@@ -1,0 +1,1 @@
+"""A package, for its conftest.py has what the tests import."""

@@ -1,0 +1,60 @@
+"""Two versions of the code on one table."""
+
+import json
+from datetime import timedelta
+
+import pytest
+
+NEW = """
+    from dramatiq_durable import durable_actor
+    from tests.crashes.staging import note, staged_broker
+
+    broker = staged_broker()
+
+
+    @durable_actor
+    def kept(text):
+        note(text)
+"""
+
+OLD = f"""{NEW}
+
+    @durable_actor
+    def removed(text):
+        note(text)
+"""
+
+
+@pytest.mark.failure(26)
+def test_a_job_whose_actor_is_missing_stays_open_and_runs_when_the_actor_is_back(
+    make_stage, broker_url, sqlite_url, eventually
+):
+    options = {"backoff": [0, 0.3]}
+    old = make_stage(OLD, broker_url, sqlite_url, **options)
+    new = make_stage(NEW, broker_url, sqlite_url, **options)
+    worker = new.worker()
+    monitor = new.monitor()
+    message = old.send("removed", "late")
+    others = [old.send("kept", "before")]
+
+    def sent_again():
+        audit = new.audit(message)
+        wait = audit.due_at and audit.due_at - audit.enqueued_at
+        return audit.enqueue_count >= 2 and wait == timedelta(seconds=1.3)
+
+    eventually(sent_again, message="not sent again, to wait for job_timeout and backoff")
+    others.append(old.send("kept", "after"))
+    assert {audit.state for audit in new.finished(*others)} == {"completed"}
+    new.noted("before", "after")
+    audit = new.audit(message)
+    assert (audit.state, audit.start_count, audit.last_error) == ("pending", 0, None)
+    assert json.loads(audit.payload)["args"] == ["late"]
+    [visible] = [each for each in new.status()["actors"] if each["actor_name"] == "removed"]
+    assert (visible["state"], visible["count"]) == ("pending", 1)
+
+    worker.kill()
+    old.worker()
+    [audit] = old.finished(message)
+    assert (audit.state, audit.start_count) == ("completed", 1)
+    assert old.notes() == ["late"]
+    assert monitor.returncode is None

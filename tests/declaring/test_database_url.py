@@ -1,0 +1,198 @@
+"""Where the audits are: a database, a URL, or a variable of the environment."""
+
+import traceback
+from contextlib import closing
+from typing import Any
+from urllib.parse import quote
+
+import peewee
+import psycopg
+import pymysql
+import pytest
+
+from dramatiq_durable import DurableError, DurableMiddleware, durable_actor
+
+NAME, PASSWORD = "sh@p:keeper", "p@ss/w:rd"
+
+VARIABLE = "DRAMATIQ_DURABLE_DATABASE_URL"
+
+
+@pytest.fixture
+def sends_and_works(stub_broker, work):
+    """``sends_and_works(durable)``: whether a job is sent, run and completed there."""
+
+    def check(durable):
+        ran = []
+        stub_broker.add_middleware(durable)
+        durable.create_tables()
+
+        @durable_actor
+        def job(number):
+            ran.append(number)
+
+        message = job.send(1)
+        work()
+        state = durable.store.get(message.message_id).state
+        durable.store.connections.close()
+        return ran == [1] and state == "completed"
+
+    return check
+
+
+@pytest.mark.parity(33)
+def test_the_database_may_be_a_url(database_url, sends_and_works):
+    assert sends_and_works(DurableMiddleware(database_url))
+
+
+@pytest.mark.parity(33)
+def test_the_url_may_be_in_the_environment(database_url, sends_and_works, monkeypatch):
+    monkeypatch.setenv(VARIABLE, database_url)
+    assert sends_and_works(DurableMiddleware())
+
+
+@pytest.mark.parity(33)
+def test_what_is_given_goes_before_the_environment(sqlite_url, sends_and_works, monkeypatch):
+    monkeypatch.setenv(VARIABLE, "postgresql://nobody@127.0.0.1:1/nothing")
+    assert sends_and_works(DurableMiddleware(sqlite_url))
+
+
+@pytest.mark.parity(33)
+def test_a_relative_sqlite_url_is_a_file_in_this_folder(tmp_path, monkeypatch, sends_and_works):
+    monkeypatch.chdir(tmp_path)
+    assert sends_and_works(DurableMiddleware("sqlite:///jobs.db"))
+    assert (tmp_path / "jobs.db").stat().st_size > 0
+
+
+@pytest.mark.parity(33)
+def test_a_peewee_database_may_be_the_applications_own(db, sends_and_works):
+    assert sends_and_works(DurableMiddleware(db))
+
+
+@pytest.mark.parity(33)
+def test_a_database_may_be_named_later(sqlite_url, sends_and_works, tmp_path):
+    deferred = peewee.SqliteDatabase(None)
+    proxy: Any = peewee.DatabaseProxy()
+    durable = DurableMiddleware(deferred)
+    behind_proxy = DurableMiddleware(proxy)
+    deferred.init(tmp_path / "later.db")
+    proxy.initialize(peewee.SqliteDatabase(tmp_path / "later.db"))
+    assert sends_and_works(durable)
+    behind_proxy.create_tables()
+    assert len(behind_proxy.store.list_audits()) == 1
+    behind_proxy.store.connections.close()
+
+
+@pytest.fixture
+def guarded_postgres_url(postgres_server, postgres_url, eventually):
+    """A database of a user whose name and password have to be encoded in a URL."""
+    rules = postgres_server.folder / "data" / "pg_hba.conf"
+    before = rules.read_text()
+    rules.write_text(f'host all "{NAME}" 127.0.0.1/32 scram-sha-256\n{before}')
+
+    def login(password):
+        address = {"host": "127.0.0.1", "port": postgres_server.port, "dbname": "postgres"}
+        try:
+            psycopg.connect(**address, user=NAME, password=password).close()
+        except psycopg.OperationalError:
+            return False
+        return True
+
+    with closing(psycopg.connect(postgres_url, autocommit=True)) as admin:
+        admin.execute(f"CREATE USER \"{NAME}\" PASSWORD '{PASSWORD}'".encode())
+        admin.execute(f'GRANT ALL ON SCHEMA public TO "{NAME}"'.encode())
+        admin.execute("SELECT pg_reload_conf()")
+        eventually(lambda: not login("wrong"))
+        assert login(PASSWORD)
+    address = postgres_url.split("@")[1]
+    yield f"postgresql://{quote(NAME, safe='')}:{quote(PASSWORD, safe='')}@{address}"
+    with closing(psycopg.connect(postgres_url, autocommit=True)) as admin:
+        admin.execute(f'DROP OWNED BY "{NAME}"'.encode())
+        admin.execute(f'DROP USER "{NAME}"'.encode())
+        rules.write_text(before)
+        admin.execute("SELECT pg_reload_conf()")
+
+
+@pytest.fixture
+def guarded_mariadb_url(mariadb_server, mariadb_url):
+    """A database of a user whose name and password have to be encoded in a URL."""
+
+    def execute(*statements):
+        address = {"host": "127.0.0.1", "port": mariadb_server.port, "user": "root"}
+        with closing(pymysql.connect(**address, autocommit=True)) as admin:
+            for statement in statements:
+                admin.cursor().execute(statement)
+
+    database = mariadb_url.rpartition("/")[2]
+    execute(
+        f"CREATE USER '{NAME}'@'127.0.0.1' IDENTIFIED BY '{PASSWORD}'",
+        f"GRANT ALL ON {database}.* TO '{NAME}'@'127.0.0.1'",
+    )
+    address = mariadb_url.split("@")[1]
+    yield f"mysql://{quote(NAME, safe='')}:{quote(PASSWORD, safe='')}@{address}"
+    execute(f"DROP USER '{NAME}'@'127.0.0.1'")
+
+
+# PyMySQL says this of Peewee, which passes the password of a URL by its old name.
+@pytest.mark.filterwarnings("ignore:'passwd' is deprecated:DeprecationWarning")
+@pytest.mark.parity(33)
+@pytest.mark.failure(51)
+@pytest.mark.parametrize("kind", ["postgres", "mariadb"])
+def test_a_percent_encoded_password_works_and_a_wrong_one_is_not_shown(
+    kind, request, sends_and_works
+):
+    url = request.getfixturevalue(f"guarded_{kind}_url")
+    wrong = DurableMiddleware(url.replace(quote(PASSWORD, safe=""), "hunter2"))
+    with pytest.raises(DurableError) as caught:
+        wrong.create_tables()
+    assert "hunter2" not in shown(caught.value)
+    assert sends_and_works(DurableMiddleware(url))
+
+
+@pytest.mark.parity(33)
+@pytest.mark.parametrize("value", [None, ""])
+def test_no_database_at_all_is_refused_with_what_to_do(monkeypatch, value):
+    if value is None:
+        monkeypatch.delenv(VARIABLE, raising=False)
+    else:
+        monkeypatch.setenv(VARIABLE, value)
+    with pytest.raises(ValueError, match=VARIABLE) as caught:
+        DurableMiddleware()
+    assert isinstance(caught.value, DurableError)
+
+
+@pytest.mark.parametrize("database", [5, object(), {"database": "jobs.db"}, b"sqlite:///jobs.db"])
+def test_what_is_no_database_is_refused_with_what_may_be_given(database):
+    with pytest.raises(ValueError, match="Peewee Database or a URL"):
+        DurableMiddleware(database)
+
+
+def shown(error):
+    """What a traceback shows of *error*, the errors behind it included."""
+    return "".join(traceback.format_exception(error))
+
+
+@pytest.mark.failure(51)
+@pytest.mark.parametrize("from_environment", [False, True])
+@pytest.mark.parametrize(
+    "url",
+    [
+        "nonsense://shop:hunter2@host/db",
+        "postgresql://shop:hunter2@host:port/db",
+        "mysql://shop:hunter2@host:99999999/db",
+        "postgresql://shop:hunter2@[::1/db",
+        "postgresql://shop:hunter2/is-not-encoded@host/db",
+        "shop:hunter2@host/db",
+        "//shop:hunter2@host/db",
+        "hunter2",
+    ],
+)
+def test_a_url_that_makes_no_sense_is_refused_without_its_password(
+    monkeypatch, url, from_environment
+):
+    if from_environment:
+        monkeypatch.setenv(VARIABLE, url)
+    with pytest.raises(DurableError) as caught:
+        DurableMiddleware(*([] if from_environment else [url]))
+    assert isinstance(caught.value, ValueError)
+    assert "postgresql://" in str(caught.value)
+    assert "hunter2" not in shown(caught.value)

@@ -1,0 +1,188 @@
+"""Audits in two databases: what happens to one does not concern the other."""
+
+import logging
+import threading
+
+import peewee
+import pytest
+from dramatiq import Message
+
+from dramatiq_durable import Audit, DurableMiddleware, Monitor, durable_actor
+from dramatiq_durable.errors import DatabaseUnreachable, SchemaMismatch
+
+
+class Databases:
+    """A broker's default database and that of an actor's audit_model, each in a directory of its own."""
+
+    def __init__(self, broker, root):
+        self.broker = broker
+        self.root = root
+        near, far = (self._database(name) for name in ("near", "far"))
+        self.databases = {"near": near, "far": far}
+        self.durable = DurableMiddleware(near)
+        broker.add_middleware(self.durable)
+        own = type("Own", (Audit,), {"Meta": type("Meta", (), {"database": far})})
+        self.actors = {
+            "near": durable_actor(actor_name="near")(print),
+            "far": durable_actor(actor_name="far", audit_model=own)(print),
+        }
+        self.durable.create_tables()
+
+    def _database(self, name):
+        (self.root / name).mkdir()
+        return peewee.SqliteDatabase(self.root / name / "audits.db")
+
+    def send(self, name):
+        """Send a message, and have the broker lose it."""
+        message = self.actors[name].send()
+        self.broker.flush_all()
+        self.close()
+        return message
+
+    def break_down(self, name):
+        self.close()
+        (self.root / name).rename(self.root / f"{name} is away")
+
+    def repair(self, name):
+        (self.root / f"{name} is away").rename(self.root / name)
+
+    def execute(self, name, sql):
+        with self.databases[name].connection_context():
+            self.databases[name].execute_sql(sql)
+
+    def waiting(self):
+        """The actors of the messages in the broker."""
+        queued = list(self.broker.queues["default"].queue)
+        return sorted(Message.decode(each).actor_name for each in queued)
+
+    def close(self):
+        for store in self.durable.stores():
+            store.connections.close()
+            store.reserved().connections.close()
+
+
+@pytest.fixture
+def two(stub_broker, tmp_path):
+    databases = Databases(stub_broker, tmp_path)
+    yield databases
+    databases.close()
+
+
+OTHER = {"near": "far", "far": "near"}
+
+
+@pytest.fixture(params=OTHER)
+def broken(request):
+    return request.param
+
+
+@pytest.fixture
+def run():
+    """``run(monitor)``: its ``run()`` in a thread, at the latest stopped with the test."""
+    started = []
+
+    def run(monitor):
+        thread = threading.Thread(target=monitor.run)
+        started.append((monitor, thread))
+        thread.start()
+        return thread
+
+    yield run
+    for monitor, thread in started:
+        monitor.stop()
+        thread.join(timeout=30)
+        assert not thread.is_alive()
+
+
+@pytest.mark.failure(21)
+def test_a_pass_serves_the_database_that_answers_and_then_raises_for_the_other(two, broken, clock):
+    for name in OTHER:
+        two.send(name)
+    clock.move(hours=1)
+    two.break_down(broken)
+    monitor = Monitor(two.broker)
+    with pytest.raises(DatabaseUnreachable):
+        monitor.run_once()
+    assert two.waiting() == [OTHER[broken]]
+
+    two.repair(broken)
+    assert monitor.run_once().recovered == 1
+    assert two.waiting() == ["far", "near"]
+
+
+@pytest.mark.failure(21)
+def test_the_finished_audits_of_the_database_that_answers_are_deleted_all_the_same(
+    two, broken, clock, work
+):
+    two.actors[OTHER[broken]].send()
+    work()
+    clock.move(days=2)
+    two.break_down(broken)
+    with pytest.raises(DatabaseUnreachable):
+        Monitor(two.broker).run_once()
+    two.repair(broken)
+    assert [len(store.list_audits()) for store in two.durable.stores()] == [0, 0]
+
+
+@pytest.mark.failure(43)
+def test_a_missing_table_is_reported_after_the_other_has_been_served(two, broken, clock):
+    two.send(OTHER[broken])
+    clock.move(hours=1)
+    two.execute(broken, "DROP TABLE durable_audits")
+    with pytest.raises(SchemaMismatch):
+        Monitor(two.broker).run_once()
+    assert two.waiting() == [OTHER[broken]]
+
+
+def test_any_other_error_of_a_database_is_reported_after_the_other_has_been_served(
+    two, broken, clock
+):
+    for name in OTHER:
+        two.send(name)
+    clock.move(hours=1)
+    two.execute(
+        broken,
+        "CREATE TRIGGER refuse BEFORE UPDATE ON durable_audits "
+        "BEGIN SELECT RAISE(ABORT, 'not today'); END",
+    )
+    with pytest.raises(peewee.IntegrityError, match="not today"):
+        Monitor(two.broker).run_once()
+    assert two.waiting() == [OTHER[broken]]
+
+
+@pytest.mark.failure(21)
+def test_the_loop_goes_on_with_the_database_that_answers_and_with_the_other_once_it_does(
+    two, broken, clock, run, eventually, caplog
+):
+    two.send(broken)
+    two.send(OTHER[broken])
+    clock.move(hours=1)
+    two.break_down(broken)
+    run(Monitor(two.broker, interval=0.01))
+    eventually(lambda: two.waiting() == [OTHER[broken]])
+    eventually(lambda: "The monitor waits" in caplog.text)
+    two.repair(broken)
+    eventually(lambda: two.waiting() == ["far", "near"])
+    assert not [r for r in caplog.records if r.levelno > logging.WARNING]
+
+
+@pytest.mark.failure(43)
+def test_a_missing_table_beside_a_good_one_does_not_end_the_loop_and_is_asked_for_less_and_less(
+    two, broken, clock, run, eventually, caplog
+):
+    two.execute(broken, "DROP TABLE durable_audits")
+    passes = []
+    two.databases[OTHER[broken]].query_hooks.append(passes.append)
+    thread = run(Monitor(two.broker, interval=0.001))
+    eventually(lambda: len(passes) > 400)
+    assert thread.is_alive()
+    warnings = [r for r in caplog.records if "schema create" in r.getMessage()]
+    assert 0 < len(warnings) < 20
+
+
+@pytest.mark.failure(43)
+def test_the_loop_ends_when_every_table_is_missing(two):
+    for name in OTHER:
+        two.execute(name, "DROP TABLE durable_audits")
+    with pytest.raises(SchemaMismatch):
+        Monitor(two.broker).run()

@@ -1,0 +1,76 @@
+#!/bin/sh
+# Installs what is missing, lints, checks types and layers, and runs every test on real servers.
+#
+#   sh tests/run.sh [ARGUMENTS FOR PYTEST]
+#
+# PYTHON is the interpreter, by default python3.  Root on Debian gets the packages of tests/packages.txt; others bring them.
+set -eu
+cd "$(dirname "$0")/.."
+python=${PYTHON:-python3}
+
+step() { printf '\n== %s\n' "$*"; }
+
+missing_packages() {
+    while read -r package; do
+        dpkg-query -W -f '${db:Status-Abbrev}' "$package" 2>/dev/null | grep -q '^ii' || echo "$package"
+    done <tests/packages.txt
+}
+
+# make_venv FOLDER PYTHON REQUIREMENT ...
+make_venv() {
+    "$2" -m venv --clear "$1"
+    venv=$1
+    shift 2
+    "$venv/bin/python" -m pip install --quiet --quiet --disable-pip-version-check "$@"
+}
+
+# The declared Pythons that are installed, but for the main one.
+other_pythons() {
+    main=$("$python" -c 'import sys; print(sys.version_info[1])')
+    for minor in 10 11 12 13 14; do
+        [ "$minor" != "$main" ] && "python3.$minor" -c '' 2>/dev/null && echo "3.$minor"
+    done
+    true
+}
+
+if command -v dpkg-query >/dev/null && [ "$(id -u)" = 0 ]; then
+    missing=$(missing_packages)
+    if [ -n "$missing" ]; then
+        step "apt-get install" $missing
+        apt-get update -qq
+        DEBIAN_FRONTEND=noninteractive apt-get install -qq --no-install-recommends $missing >/dev/null
+    fi
+fi
+
+step "install"
+make_venv .venv-tests "$python" -e '.[tests]'
+bin=$PWD/.venv-tests/bin
+
+step "lint, types, layers"
+"$bin/ruff" format --check --quiet
+"$bin/ruff" check --quiet
+"$bin/mypy"
+"$bin/lint-imports" --no-logo
+
+step "the built wheel in a clean venv"
+rm -rf dist
+"$bin/python" -m build --outdir dist >/dev/null
+make_venv .venv-wheel "$python" dist/*.whl
+wheel=$PWD/.venv-wheel/bin
+(cd / && "$wheel/dramatiq-durable" --version)
+
+if command -v pyenv >/dev/null; then
+    PYENV_VERSION=$("$python" -c 'import platform; print(platform.python_version())'):$(
+        pyenv versions --bare | grep -x '3\.1[0-4]\.[0-9]*' | tr '\n' ':')
+    export PYENV_VERSION
+fi
+for version in $(other_pythons); do
+    step "Python $version: what needs no server"
+    make_venv ".venv-$version" "python$version" -e '.[tests]'
+    ".venv-$version/bin/python" -m pytest -q -n 2 -k "not redis and not rabbitmq and not postgres and not mariadb" \
+        tests/sending tests/working
+done
+
+step "tests"
+export DRAMATIQ_DURABLE_REQUIRE_SERVERS=1
+exec "$bin/python" -m pytest -n 2 "$@"

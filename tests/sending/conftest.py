@@ -1,0 +1,147 @@
+"""A broker that can be cut off, what waits in a broker, what a worker sees, and statements."""
+
+import json
+from contextlib import contextmanager
+from typing import Any
+
+import dramatiq
+import pytest
+from dramatiq.brokers.rabbitmq import RabbitmqBroker
+from dramatiq.brokers.redis import RedisBroker
+from dramatiq.brokers.stub import StubBroker
+
+from .proxy import Proxy
+
+
+@pytest.fixture
+def make_proxy():
+    """``make_proxy(url)``: a :class:`Proxy`; its ``.url`` leads to *url*."""
+    made = []
+
+    def make(url):
+        made.append(Proxy(url))
+        return made[-1]
+
+    yield make
+    for proxy in made:
+        proxy.close()
+
+
+@pytest.fixture
+def use():
+    """``use(broker)``: make a broker of the test's own the global one, until its end."""
+    before = dramatiq.broker.global_broker
+    made = []
+
+    def use(broker):
+        dramatiq.set_broker(broker)
+        made.append(broker)
+        return broker
+
+    yield use
+    for broker in made:
+        broker.close()
+    dramatiq.broker.global_broker = before
+
+
+@pytest.fixture(params=["redis", "rabbitmq", "rabbitmq-confirm"])
+def far_broker(request, make_proxy, use):
+    """An empty broker behind a network of its own, ``far_broker.proxy``."""
+    if request.param == "redis":
+        proxy = make_proxy(request.getfixturevalue("redis_url"))
+        broker: Any = RedisBroker(url=proxy.url)
+    else:
+        proxy = make_proxy(request.getfixturevalue("rabbitmq_url"))
+        confirm = request.param == "rabbitmq-confirm"
+        broker = RabbitmqBroker(url=proxy.url, confirm_delivery=confirm)
+    broker.proxy = proxy
+    return use(broker)
+
+
+class RefusingBroker(StubBroker):
+    """Refuses every message for which ``refuses(message, delay)`` is true."""
+
+    refuses = None
+
+    def enqueue(self, message, *, delay=None):
+        if self.refuses is not None and self.refuses(message, delay):
+            raise dramatiq.errors.ConnectionClosed("refused by the test")
+        return super().enqueue(message, delay=delay)
+
+
+@pytest.fixture
+def refusing_broker(use):
+    return use(RefusingBroker())
+
+
+@pytest.fixture
+def waiting():
+    """``waiting(broker, queue_name)``: how many messages wait there."""
+
+    def count(broker, queue_name="default"):
+        if isinstance(broker, StubBroker):
+            return broker.queues[queue_name].qsize()
+        if isinstance(broker, RedisBroker):
+            return broker.client.llen(f"{broker.namespace}:{queue_name}")
+        broker.declare_queue(queue_name, ensure=True)
+        return broker.get_queue_message_counts(queue_name)[0]
+
+    return count
+
+
+class Watcher(dramatiq.Middleware):
+    """Notes the messages that are about to be processed, and those about to be enqueued."""
+
+    def __init__(self):
+        self.processed = []
+        self.enqueued = []
+
+    def before_enqueue(self, broker, message, delay):
+        self.enqueued.append(message)
+
+    def before_process_message(self, broker, message):
+        self.processed.append(message)
+
+
+@pytest.fixture
+def watch():
+    """``watch(broker)``: a middleware that notes the messages that pass."""
+
+    def add(broker):
+        watcher = Watcher()
+        broker.add_middleware(watcher)
+        return watcher
+
+    return add
+
+
+@pytest.fixture
+def statements():
+    """``with statements(db) as events``: what is executed in it on *db*, by our stores too."""
+
+    @contextmanager
+    def record(db):
+        events = []
+        db.query_hooks.append(events.append)
+        yield events
+        db.query_hooks.remove(events.append)
+
+    return record
+
+
+@pytest.fixture
+def stub_durable(stub_broker, sqlite_db, make_durable):
+    """A DurableMiddleware on a StubBroker and SQLite."""
+    return make_durable(stub_broker, sqlite_db)
+
+
+@pytest.fixture
+def redis_durable(redis_broker, sqlite_db, make_durable):
+    """A DurableMiddleware on Redis and SQLite."""
+    return make_durable(redis_broker, sqlite_db)
+
+
+@pytest.fixture
+def decoded():
+    """``decoded(audit)``: its payload as the fields of a message."""
+    return lambda audit: json.loads(bytes(audit.payload))

@@ -1,0 +1,105 @@
+"""A private RabbitMQ node, with an Erlang port mapper of its own."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import pika
+
+from .programs import find
+from .servers import STARTS_WITHIN, Server, free_port
+
+BATCH = 32  # virtual hosts made at a time, because rabbitmqctl takes a second to start
+
+_ADD = """
+lists:foreach(fun(Number) ->
+    Name = integer_to_binary(Number),
+    rabbit_vhost:add(Name, <<"tests">>),
+    rabbit_auth_backend_internal:set_permissions(
+        <<"guest">>, Name, <<".*">>, <<".*">>, <<".*">>, <<"tests">>)
+end, lists:seq({first}, {last})).
+"""
+
+
+class RabbitmqServer(Server):
+    def __init__(self) -> None:
+        self._program, self._control = find("rabbitmq-server"), find("rabbitmqctl")
+        self._mapper_program = find("epmd")
+        super().__init__()
+        self._distribution_port, self._mapper_port = free_port(), free_port()
+        self._mapper: subprocess.Popen[bytes] | None = None
+        self._used, self._made = 0, 0
+        (self.folder / "plugins").write_text("[].\n")
+        (self.folder / "rabbitmq.conf").write_text(f"listeners.tcp.1 = 127.0.0.1:{self.port}\n")
+
+    @property
+    def url(self) -> str:
+        return self._url("%2F")
+
+    @contextmanager
+    def fresh(self) -> Iterator[str]:
+        self._used += 1
+        if self._used > self._made:
+            self._make_virtual_hosts()
+        yield self._url(str(self._used))
+
+    def start(self) -> None:
+        if self._mapper is None:
+            # Otherwise Erlang starts one that nobody stops.
+            arguments = ["-port", str(self._mapper_port), "-address", "127.0.0.1"]
+            self._mapper = self._run([self._mapper_program, *arguments])
+        super().start()
+
+    def close(self) -> None:
+        if self._mapper is not None:
+            self._mapper.kill()
+            self._mapper.wait()
+        super().close()
+
+    def _url(self, virtual_host: str) -> str:
+        return f"amqp://guest:guest@127.0.0.1:{self.port}/{virtual_host}"
+
+    def _command(self) -> list[str]:
+        return [self._program]
+
+    def _environment(self) -> dict[str, str]:
+        folder = str(self.folder)
+        return {
+            "PATH": os.environ.get("PATH", os.defpath),
+            "HOME": folder,  # of the cookie
+            "ERL_EPMD_PORT": str(self._mapper_port),
+            "ERL_EPMD_ADDRESS": "127.0.0.1",
+            "RABBITMQ_NODENAME": f"test{self.port}@localhost",
+            "RABBITMQ_DIST_PORT": str(self._distribution_port),
+            "RABBITMQ_CONF_ENV_FILE": "/dev/null",
+            "RABBITMQ_CONFIG_FILE": f"{folder}/rabbitmq.conf",
+            "RABBITMQ_ENABLED_PLUGINS_FILE": f"{folder}/plugins",
+            "RABBITMQ_GENERATED_CONFIG_DIR": f"{folder}/config",
+            "RABBITMQ_MNESIA_BASE": f"{folder}/mnesia",
+            "RABBITMQ_LOG_BASE": f"{folder}/logs",
+            "RABBITMQ_LOGS": "-",
+            "RABBITMQ_PID_FILE": f"{folder}/pid",
+            "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS": "-kernel inet_dist_use_interface {127,0,0,1} +sbwt none",
+            "RUNNING_UNDER_SYSTEMD": "true",  # the script becomes the server, so that we know its pid
+        }
+
+    def _make_virtual_hosts(self) -> None:
+        first, last = self._made + 1, self._made + BATCH
+        subprocess.run(
+            [self._control, "eval", _ADD.format(first=first, last=last)],
+            env=self._environment(),
+            check=True,
+            stdout=subprocess.DEVNULL,
+            timeout=STARTS_WITHIN,
+        )
+        self._made = last
+
+    def _answers(self) -> bool:
+        try:
+            pika.BlockingConnection(pika.URLParameters(self.url)).close()
+        except pika.exceptions.AMQPError:
+            return False
+        return True

@@ -1,0 +1,118 @@
+"""The examples do what their READMEs say."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+EXAMPLES = Path(__file__).parent.parent / "examples"
+DEMO = ["sh", str(EXAMPLES / "demo.sh")]
+SAMPLE = re.compile(r"^    \$ python (examples/\S+)\n((?:    .*\n)+)", re.MULTILINE)
+
+
+@pytest.fixture
+def folder() -> Iterator[Path]:
+    """Like tmp_path, but short: the path of a unix socket has 107 characters at most."""
+    with tempfile.TemporaryDirectory() as name:
+        yield Path(name)
+
+
+def samples() -> Iterator[tuple[str, str]]:
+    """The programs that the READMEs run, each with the output they show."""
+    for readme in sorted(EXAMPLES.glob("*/README.md")):
+        for program, output in SAMPLE.findall(readme.read_text()):
+            yield program, re.sub("^    ", "", output, flags=re.MULTILINE)
+
+
+def test_each_program_has_a_sample_of_its_output() -> None:
+    assert {program for program, _ in samples()} == {
+        "examples/exactly_once/accounts.py",
+        "examples/requeue/exports.py",
+        "examples/transaction/orders.py",
+    }
+
+
+@pytest.mark.parametrize(("program", "output"), list(samples()))
+def test_a_program_prints_what_its_readme_shows(program: str, output: str, folder: Path) -> None:
+    ended = subprocess.run(
+        [sys.executable, program],
+        cwd=EXAMPLES.parent,
+        env=environment(folder),
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+
+    assert ended.stdout == output, ended.stderr
+    assert ended.returncode == 0
+
+
+def test_the_demo_loses_no_durable_job_where_plain_dramatiq_does(folder: Path) -> None:
+    ended = subprocess.run(
+        DEMO, env=environment(folder), capture_output=True, text=True, timeout=120
+    )
+
+    assert ended.returncode == 0, ended.stdout + ended.stderr
+    header, *rows = (line.split() for line in ended.stdout.split("\n\n")[1].splitlines())
+    assert header == ["plain", "durable"]
+    counts = {" ".join(name): (plain, durable) for *name, plain, durable in rows}
+    sent, lost = counts["sent"], counts["lost"]
+    assert int(sent[0]) == int(sent[1]) == int(counts["done"][1]) >= 500
+    assert int(lost[0]) > 100
+    assert int(lost[1]) == 0
+    assert int(counts["recovered"][1]) > 100
+    assert int(counts["done"][0]) == int(sent[0]) - int(lost[0])
+    assert f"{sent[1]} of {sent[1]} durable jobs are done, with the right digest" in ended.stdout
+    assert left_behind(folder) == []
+
+
+def test_ctrl_c_stops_every_process_of_the_demo(folder: Path) -> None:
+    demo = subprocess.Popen(
+        DEMO, env=environment(folder), stdout=subprocess.PIPE, start_new_session=True, text=True
+    )
+    assert demo.stdout is not None
+    assert any("durable ." in line for line in demo.stdout)  # the bar: the workers have started
+    assert (
+        len(left_behind(folder)) >= 4
+    )  # servers, workers, a monitor, a folder; some may just be starting
+
+    os.killpg(demo.pid, signal.SIGINT)
+
+    assert demo.wait(timeout=30) == 130
+    demo.stdout.close()
+    deadline = time.monotonic() + 10
+    while left := left_behind(folder):
+        assert time.monotonic() < deadline, left
+        time.sleep(0.05)
+
+
+def environment(folder: Path) -> dict[str, str]:
+    """For a program that runs with this interpreter on this source, and makes its files in *folder*."""
+    return {
+        **os.environ,
+        "DEMO_PYTHON": sys.executable,
+        "PYTHONPATH": str(EXAMPLES.parent),
+        "TMPDIR": str(folder),
+    }
+
+
+def left_behind(folder: Path) -> list[str]:
+    """What is in *folder*, and the processes that were started with it as TMPDIR."""
+    wanted = f"TMPDIR={folder}".encode()
+    left = [path.name for path in folder.iterdir()]
+    for process in Path("/proc").glob("[0-9]*"):
+        try:
+            if wanted in (process / "environ").read_bytes().split(b"\0"):
+                left.append((process / "cmdline").read_text().replace("\0", " "))
+        except (FileNotFoundError, PermissionError, ProcessLookupError):
+            continue  # it ended while we looked, or is nobody's of ours
+    return left
