@@ -48,12 +48,16 @@ class _Use:
 
 
 class Lanes:
-    """At most *size* lanes of *database*; an in-memory database is one lane, which is never given up."""
+    """At most *size* lanes of *database*.
+
+    An in-memory database is one lane, which is always idle, so that nothing makes it be given up.
+    """
 
     def __init__(self, database: peewee.Database, size: int) -> None:
         self.database = database
         self._size = size
-        self._only: peewee.Database | None = None
+        self._idle: list[peewee.Database] = []
+        weakref.finalize(self, _discard_all, self._idle).atexit = False
         self._reset()
         reset = weakref.WeakMethod(self._after_fork)
         os.register_at_fork(after_in_child=lambda: (method := reset()) and method())
@@ -78,34 +82,37 @@ class Lanes:
 
     def close(self) -> None:
         """Close the connections that no statement is using now."""
-        if in_memory(self.database):
+        if self._in_memory:
             return
         with self._lock:
-            lanes = self._idle[:]
+            idle = self._idle[:]
             self._idle.clear()
-        for lane in lanes:
-            _discard(lane)
+        _discard_all(idle)
+
+    @property
+    def _in_memory(self) -> bool:
+        return in_memory(self.database)
 
     def _reset(self) -> None:
         self._lock = threading.Lock()
         self._freed: queue.SimpleQueue[None] = queue.SimpleQueue()
-        self._idle: list[peewee.Database] = []
         self._busy: dict[int, tuple[peewee.Database, weakref.ref[_Use]]] = {}
 
     def _after_fork(self) -> None:
-        if not in_memory(self.database):
-            _inherited.extend(self._idle)
-            _inherited.extend(lane for lane, _ in self._busy.values())
+        lanes = [*self._idle, *(lane for lane, _ in self._busy.values())]
+        if lanes and not self._in_memory:
+            _inherited.extend(lanes)
+            self._idle.clear()
         self._reset()
 
     def _borrow(self, use: _Use) -> peewee.Database:
-        size = 1 if in_memory(self.database) else self._size
+        size = 1 if self._in_memory else self._size
         thread = threading.get_ident()
         while True:
             with self._lock:
                 self._reclaim({thread, *self._lost()} if len(self._busy) >= size else {thread})
                 if len(self._busy) < size:
-                    lane = self._new()
+                    lane = self._take()
                     self._busy[thread] = (lane, weakref.ref(use))
                     return lane
             try:
@@ -113,21 +120,21 @@ class Lanes:
             except queue.Empty:
                 continue
 
-    def _new(self) -> peewee.Database:
-        if in_memory(self.database):
-            if self._only is None:
-                self._only = _twin(self.database)
-            return self._only
-        return self._idle.pop() if self._idle else _twin(self.database)
+    def _take(self) -> peewee.Database:
+        if not self._in_memory:
+            return self._idle.pop() if self._idle else _twin(self.database)
+        if not self._idle:
+            self._idle.append(_twin(self.database))
+        return self._idle[0]
 
     def _give_back(self, keep: bool) -> None:
         with self._lock:
             lane, _ = self._busy.pop(threading.get_ident(), (None, None))
-            if lane is not None and keep and lane is not self._only:
+            if lane is not None and keep and not self._in_memory:
                 self._idle.append(lane)
         if self._freed.qsize() < self._size:
             self._freed.put(None)
-        if lane is not None and not keep and lane is not self._only:
+        if lane is not None and not keep and not self._in_memory:
             _discard(lane)
 
     def _lost(self) -> list[int]:
@@ -137,7 +144,7 @@ class Lanes:
     def _reclaim(self, threads: set[int]) -> None:
         for thread in threads & self._busy.keys():
             lane, _ = self._busy.pop(thread)
-            if lane is not self._only:
+            if not self._in_memory:
                 _discard(lane)
 
 
@@ -199,6 +206,11 @@ def _open(lane: peewee.Database) -> None:
         lane.execute_sql(f"SET lock_timeout = '{LOCK_TIMEOUT}s'")
     elif isinstance(lane, peewee.MySQLDatabase):
         lane.execute_sql(f"SET SESSION innodb_lock_wait_timeout = {LOCK_TIMEOUT}")
+
+
+def _discard_all(lanes: list[peewee.Database]) -> None:
+    for lane in lanes:
+        _discard(lane)
 
 
 def _discard(lane: Any) -> None:
