@@ -124,7 +124,9 @@ def check_retention(options: Mapping[str, int]) -> None:
         )
 
 
-def check_name(name: str, what: str) -> None:
+def check_name(name: Any, what: str) -> None:
+    if not isinstance(name, str) or not name:
+        raise OptionError(f"{what} must be a text that is not empty, not {name!r}")
     if len(name) > NAME_LENGTH:
         raise OptionError(f"{what} is longer than {NAME_LENGTH} characters: {name[:40]!r}...")
 

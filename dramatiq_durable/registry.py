@@ -5,10 +5,11 @@ from __future__ import annotations
 import os
 import threading
 from typing import Any, TypeAlias, cast
+from urllib.parse import urlparse
 
 import dramatiq
 import peewee
-from playhouse.db_url import connect
+from playhouse.db_url import connect, schemes
 
 from .connections import Connections
 from .errors import OptionError
@@ -88,7 +89,7 @@ class Registry:
         with self._making:
             if model not in self._stores:
                 audit = model if model is not None else _bound(self.database)
-                database = audit._meta.database
+                database = _initialized(audit._meta.database)
                 if id(database) not in self._connections:
                     self._connections[id(database)] = Connections(database)
                 connections = self._connections[id(database)]
@@ -129,20 +130,64 @@ def _database(given: Any) -> peewee.Database:
         raise OptionError(
             f"DurableMiddleware needs a Peewee Database or a URL, not {type(given).__name__}"
         )
+    if isinstance(given, peewee.Database):
+        _check_driver(given)
     return cast(peewee.Database, given)
 
 
 def _connect(url: str) -> peewee.Database:
+    if url.startswith(("mariadb:", "mariadb+pool:")):
+        url = url.replace("mariadb", "mysql", 1)
     try:
         database: peewee.Database = connect(url, unquote_user=True, unquote_password=True)
+        if isinstance(database, peewee.SqliteDatabase) and urlparse(url).netloc:
+            # Peewee would ignore it, and keep audits in memory or in another file.
+            raise ValueError("a file has no host")
     except (RuntimeError, ValueError):
         # The URL holds a password, and what failed to parse it repeats the URL.
-        scheme = url.partition("://")[0] if "://" in url else "no scheme"
         raise OptionError(
-            f"DurableMiddleware cannot read its database URL ({scheme}); "
+            f"DurableMiddleware cannot read its database URL: {_flaw(url)}; "
             "examples: sqlite:///jobs.db, postgresql://user:password@host/name, mysql://user:password@host/name"
         ) from None
+    _check_driver(database)
     if "passwd" in database.connect_params:
         # Peewee's word for it, which PyMySQL deprecates.
         database.connect_params["password"] = database.connect_params.pop("passwd")
     return database
+
+
+def _flaw(url: str) -> str:
+    if "://" not in url:
+        return "it has no scheme"
+    try:
+        parsed = urlparse(url)
+        _ = parsed.port
+    except ValueError:
+        return "its host or port makes no sense (percent-encode what is special in the password)"
+    if parsed.scheme not in schemes:
+        return f"its scheme {parsed.scheme!r} is unknown"
+    if parsed.scheme.startswith("sqlite"):
+        return "the path of a file comes after three slashes"
+    return "it names no database"
+
+
+def _check_driver(database: Any) -> None:
+    try:
+        database.get_binary_type()
+    except (AttributeError, peewee.ImproperlyConfigured):
+        extra = "mysql" if isinstance(database, peewee.MySQLDatabase) else "postgres"
+        raise OptionError(
+            f"the driver of {type(database).__name__} is not installed; "
+            f"run `pip install 'dramatiq-durable[{extra}]'`"
+        ) from None
+
+
+def _initialized(database: Any) -> peewee.Database:
+    inner = database
+    while isinstance(inner, peewee.Proxy):
+        inner = inner.obj
+    if inner is None:
+        raise OptionError(
+            "the DatabaseProxy of DurableMiddleware has no database yet; call its initialize() first"
+        )
+    return cast(peewee.Database, database)

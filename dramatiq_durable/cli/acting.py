@@ -23,11 +23,13 @@ from .common import (
     on_broker,
 )
 from .looking import filter_options, filters_of
+from .printing import counted, printable
 
 yes_option = click.option("-y", "--yes", is_flag=True, help="Do not ask.")
 ids_argument = click.argument("message_ids", metavar="[ID]...", nargs=-1)
 
 PURGE_BATCH = 1_000
+MOST_NAMED = 10
 
 
 @click.command()
@@ -78,6 +80,7 @@ def cancel(middleware: DurableMiddleware, **options: Any) -> None:
 def purge(middleware: DurableMiddleware, yes: bool) -> None:
     """Delete the finished audits that are older than their retention, now.
 
+    It counts from the end of the job or from the start it was scheduled for, whichever is later.
     Open audits are never deleted.
 
     \b
@@ -88,7 +91,7 @@ def purge(middleware: DurableMiddleware, yes: bool) -> None:
     counts = [(store, store.count_expired(**ages)) for store in middleware.stores()]
     total = sum(count for _, count in counts)
     if total and not yes:
-        confirm(f"Delete {total} finished audits?")
+        confirm(f"Delete {counted(total, 'finished audit')}?")
     deleted = sum(_in_steps(_cleanup(store, ages), count, "purge") for store, count in counts)
     click.echo(f"deleted {deleted}")
 
@@ -122,15 +125,29 @@ def _act(
     ids = [(store, store.ids(chosen)) for store in middleware.stores()]
     total = sum(len(each) for _, each in ids)
     if total and not message_ids and not yes:
-        confirm(f"{verb.capitalize()} {total} jobs?")
+        confirm(f"{verb.capitalize()} {counted(total, 'job')}?")
     done = sum(_in_steps(act(store, each), len(each), verb) for store, each in ids)
     click.echo(f"{past} {done}")
-    if done < len(set(message_ids)):
-        missing = len(set(message_ids)) - done
+    missing = len(set(message_ids)) - done
+    if missing > 0:
+        known = {each for _, part in ids for each in part}
+        others = [each for each in dict.fromkeys(message_ids) if each not in known]
         raise Problem(
-            f"{missing} of the IDs could not be {past}; `show` says what state they are in, "
-            f"and it must be {' or '.join(actionable)}"
+            f"{missing} of the IDs could not be {past}: {_named(middleware, others, missing)}; "
+            f"only jobs that are {' or '.join(actionable)} can be"
         )
+
+
+def _named(middleware: DurableMiddleware, message_ids: Sequence[str], total: int) -> str:
+    """The first of *message_ids* with their states, and how many of *total* are not named."""
+    first = message_ids[:MOST_NAMED]
+    found = [a for s in middleware.stores() for a in s.list_audits(Filters(message_ids=first))]
+    states = {audit.message_id: audit.state for audit in found}
+    named = [f"{printable(each)} is {states.get(each, 'unknown')}" for each in first]
+    if total > len(first):
+        # Somebody else may have been quicker with one that was neither.
+        named.append(f"and {total - len(first)} more")
+    return ", ".join(named)
 
 
 def _in_steps(batches: Iterator[int], total: int, label: str) -> int:

@@ -18,6 +18,7 @@ from dramatiq.errors import BrokerConnectionError
 from redis import RedisError
 
 from ..errors import DatabaseUnreachable, DurableError, SchemaMismatch
+from ..faults import first_line
 from ..middleware import DurableMiddleware, find_middleware
 from ..options import LONGEST
 
@@ -91,10 +92,12 @@ def on_broker(command: Callable[..., Any]) -> Callable[..., Any]:
     ) -> Any:
         level = logging.DEBUG if verbose else logging.INFO
         logging.basicConfig(level=level, format=_LOG_FORMAT, stream=sys.stderr)
+        # It logs a traceback for each attempt to connect; what we log of an outage is enough.
+        logging.getLogger("pika").setLevel(logging.NOTSET if verbose else logging.CRITICAL)
         try:
             return command(_middleware(broker, path, modules), **options)
-        except (click.ClickException, click.exceptions.Exit, click.Abort):
-            raise
+        except (click.ClickException, click.exceptions.Exit, click.Abort, BrokenPipeError):
+            raise  # click knows what to do, also when nobody reads our output any more
         except Exception as error:
             if verbose:
                 logging.getLogger(__name__).exception("The command failed.")
@@ -134,6 +137,8 @@ def _imported(name: str, load: Callable[[], Any], advice: str) -> Any:
         return load()
     except Exception as error:
         logging.getLogger(__name__).debug("Import failed.", exc_info=True)
+        if isinstance(error, DurableError):
+            raise Problem(str(error), USAGE) from error
         message = f"cannot import {name!r}: {type(error).__name__}: {error}; {advice}"
         raise Problem(message, USAGE) from error
 
@@ -149,4 +154,9 @@ def _problem(error: Exception, broker: str) -> Problem:
         )
     if isinstance(error, (peewee.ImproperlyConfigured, DurableError)):
         return Problem(str(error))
+    if isinstance(error, peewee.PeeweeException):
+        return Problem(
+            f"the database refuses: {first_line(error)}; check the database URL, and what is "
+            "granted to its user: `GRANT SELECT, INSERT, UPDATE, DELETE ON durable_audits TO ...`"
+        )
     return Problem(f"{type(error).__name__}: {error}; --verbose shows where it comes from")

@@ -13,7 +13,7 @@ from ..middleware import DurableMiddleware
 from ..models import STATES, Audit
 from ..store import Filters
 from .common import Duration, Problem, broker_argument, modules_argument, modules_option, on_broker
-from .printing import as_dict, print_json, print_table, printable
+from .printing import as_dict, json_or_repr, print_json, print_table, printable
 
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs.")
 
@@ -62,6 +62,8 @@ def filters_of(
 def status(middleware: DurableMiddleware, as_json: bool) -> None:
     """Count the audits by state, queue and actor, and say how old the oldest stale one is.
 
+    While the broker is down few are stale, for each failed pass of the monitor puts them off by its pause.
+
     \b
     Example:
       dramatiq-durable status app:broker
@@ -109,12 +111,18 @@ def status(middleware: DurableMiddleware, as_json: bool) -> None:
 @modules_argument
 @filter_options
 @click.option(
-    "--limit", type=click.IntRange(min=1), default=50, show_default=True, help="At most so many."
+    "--limit",
+    type=click.IntRange(min=1, max=1_000_000),
+    default=50,
+    show_default=True,
+    help="At most so many.",
 )
 @json_option
 @on_broker
 def list_audits(middleware: DurableMiddleware, limit: int, as_json: bool, **filters: Any) -> None:
     """List audits, the newest first; their arguments are not shown.
+
+    SENT counts sends and recoveries since the job was sent, requeued or retried.  Times are UTC.
 
     \b
     Example:
@@ -198,9 +206,8 @@ def _message(audit: Audit) -> dict[str, Any]:
         message = dramatiq.Message.decode(payload)
     except dramatiq.DecodeError:
         return {"payload": repr(payload)}
-    # Any encoder's values can be shown; not all of them are JSON's.
     return {
-        "args": [repr(each) for each in message.args],
-        "kwargs": {name: repr(value) for name, value in message.kwargs.items()},
-        "options": {name: repr(value) for name, value in message.options.items()},
+        "args": [json_or_repr(each) for each in message.args],
+        "kwargs": {name: json_or_repr(value) for name, value in message.kwargs.items()},
+        "options": {name: json_or_repr(value) for name, value in message.options.items()},
     }

@@ -16,6 +16,20 @@ def print_json(document: Any) -> None:
     click.echo(json.dumps(document, indent=2, ensure_ascii=True, default=str))
 
 
+def json_or_repr(value: Any) -> Any:
+    """*value* where JSON has a word for it, else as Python writes it: other encoders know other types."""
+    try:
+        json.dumps(value, allow_nan=False)
+    except (TypeError, ValueError):
+        return repr(value)
+    return value
+
+
+def counted(number: int, what: str) -> str:
+    """``1 job``, ``2 jobs``."""
+    return f"{number} {what}" if number == 1 else f"{number} {what}s"
+
+
 def print_table(headings: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
     """Columns as wide as their widest cell; numbers to the right."""
     cells = [[printable(cell) for cell in row] for row in rows]

@@ -31,7 +31,7 @@ logger = get_logger(__name__)
 )
 @click.option(
     "--batch-size",
-    type=click.IntRange(min=1),
+    type=click.IntRange(min=1, max=10_000),
     default=500,
     show_default=True,
     envvar="DRAMATIQ_DURABLE_BATCH_SIZE",

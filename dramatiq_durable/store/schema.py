@@ -8,6 +8,8 @@ from typing import Any
 
 import peewee
 
+from ..errors import SchemaMismatch
+from ..lanes import plain_of
 from .base import Base
 
 _MYSQL_TABLE = "ENGINE=InnoDB DEFAULT CHARSET=utf8mb4 COLLATE=utf8mb4_bin"
@@ -24,7 +26,11 @@ class Schema(Base):
 
     def check_table(self) -> None:
         """Raise SchemaMismatch when the table is missing or lacks a column that we write."""
-        self._execute(self.audit.select().where(peewee.SQL("0 = 1")))
+        try:
+            self._execute(self.audit.select().where(peewee.SQL("0 = 1")))
+        except SchemaMismatch as error:
+            # Nobody can do more with the driver's words than with ours, and a worker that ends prints both.
+            raise error.with_traceback(None) from None
 
     def _create(self, lane: peewee.Database) -> None:
         schema = self.audit._meta.schema
@@ -44,10 +50,10 @@ class Schema(Base):
         return name
 
     def _table(self) -> Any:
-        manager: Any = peewee.SchemaManager(self.audit, self._resolved())
+        manager: Any = peewee.SchemaManager(self.audit, plain_of(self.database))
         context = manager._create_table(safe=True)
         if (
-            isinstance(self._resolved(), peewee.MySQLDatabase)
+            isinstance(plain_of(self.database), peewee.MySQLDatabase)
             and self.audit._meta.table_settings is None
         ):
             context.literal(f" {_MYSQL_TABLE}")
@@ -65,7 +71,7 @@ class Schema(Base):
                 audit.finished_at,
             ),
         }
-        partial = not isinstance(self._resolved(), peewee.MySQLDatabase)
+        partial = not isinstance(plain_of(self.database), peewee.MySQLDatabase)
         indexes = {}
         for index_name, (fields, unique, only) in plans.items():
             index = peewee.Index(index_name, audit._meta.table, fields, unique=unique, safe=False)
@@ -74,15 +80,9 @@ class Schema(Base):
             indexes[index_name] = index
         return indexes
 
-    def _resolved(self) -> Any:
-        database: Any = self.database
-        while isinstance(database, peewee.Proxy):
-            database = database.obj
-        return database
-
     def _render(self, query: Any) -> str:
         if not isinstance(query, peewee.Context):
-            query = self._resolved().get_sql_context(scope=peewee.SCOPE_VALUES).sql(query)
+            query = plain_of(self.database).get_sql_context(scope=peewee.SCOPE_VALUES).sql(query)
         sql, params = query.query()
         assert not params
         return str(sql)

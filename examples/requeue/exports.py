@@ -19,7 +19,7 @@ pages_left = {"report": 3}
 @durable_actor
 def export(name: str) -> None:
     pages_left[name] -= 1
-    print(f"{name}: {pages_left[name]} pages left")
+    print(f"{name}: pages left: {pages_left[name]}")
     if pages_left[name]:
         raise RequeueImmediately  # not an error: no retry, no dead letter, no backoff
 

@@ -178,7 +178,7 @@ def test_an_unknown_id_is_one_line_and_exit_code_1(command, charge, name):
     assert done.exit_code == 1
     assert done.stdout in {"retried 0\n", "cancelled 0\n"}
     [line] = done.stderr.splitlines()
-    assert "`show`" in line
+    assert "unknown" in line
 
 
 def test_the_known_among_unknown_ids_are_retried(command, dead, recover, ran):
@@ -187,6 +187,29 @@ def test_the_known_among_unknown_ids_are_retried(command, dead, recover, ran):
     assert done.stderr.startswith("Error: 1 of the IDs")
     recover()
     assert sorted(ran) == [1, 2]
+
+
+def test_the_ids_that_it_is_not_for_are_named_each_with_its_state(command, charge, dead, work):
+    completed = charge.send(4).message_id
+    work()
+    pending = charge.send(5).message_id
+    done = command("retry", "no-such", completed, dead[0], pending)
+    assert (done.exit_code, done.stdout) == (1, "retried 1\n")
+    [line] = done.stderr.splitlines()
+    for said in ("no-such is unknown", f"{completed} is completed", f"{pending} is pending"):
+        assert said in line
+    assert dead[0] not in line
+    done = command("cancel", pending, dead[1])
+    assert (done.exit_code, done.stdout) == (1, "cancelled 1\n")
+    assert f"{dead[1]} is dead" in done.stderr
+
+
+def test_of_thousands_of_ids_that_it_is_not_for_the_first_are_named(command, charge):
+    done = command("cancel", *(f"no-such-{number}" for number in range(2_000)))
+    [line] = done.stderr.splitlines()
+    assert "2000 of the IDs" in line
+    assert "no-such-0 is unknown" in line
+    assert len(line) < 1_000
 
 
 @pytest.mark.parametrize(

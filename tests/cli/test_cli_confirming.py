@@ -57,6 +57,17 @@ def test_what_filters_select_is_confirmed_with_its_number(command, acting, name)
     assert "?" in done.stderr
 
 
+@pytest.mark.parametrize(
+    ("name", "question"), [("retry", "Retry 1 job?"), ("purge", "Delete 1 finished audit?")]
+)
+def test_one_is_not_many(command, charge, card, work, clock, name, question):
+    card.expired = True
+    charge.send(1)
+    work()
+    clock.move(days=15)
+    assert question in command(name, *ACTING[name], input="n\n").stderr
+
+
 @pytest.mark.parametrize("answer", ["n\n", "\n", ""])
 @pytest.mark.parametrize("name", ACTING)
 def test_a_confirmation_that_is_declined_changes_nothing(command, printed, acting, name, answer):

@@ -2,10 +2,13 @@
 
 import logging
 
+import peewee
+import psycopg
 import pytest
 from dramatiq.brokers.stub import StubBroker
+from playhouse.db_url import connect
 
-from dramatiq_durable import DurableMiddleware
+from dramatiq_durable import DurableMiddleware, durable_actor
 from tests.support.servers import free_port
 
 # PyMySQL says this of Peewee, which passes the password of a URL by its old name.
@@ -41,7 +44,27 @@ def run_on(command_on):
 
     yield run
     for durable in made:
-        durable.store.connections.close()
+        if getattr(durable.database, "obj", durable.database) is not None:
+            durable.store.connections.close()
+
+
+@pytest.fixture
+def charge_at(make_durable):
+    """``charge_at(url, message_id)``: a completed, old job there, and one that waits, both with ids of that beginning."""
+
+    def write(url, message_id):
+        broker = StubBroker()
+        durable = make_durable(broker, connect(url))
+        charge = durable_actor(lambda: None, actor_name="charge", broker=broker)
+        for each in (message_id, f"{message_id}-completed"):
+            broker.enqueue(charge.message().copy(message_id=each))
+        durable.database.execute_sql(
+            "UPDATE durable_audits SET state = 'completed', finished_at = 1, scheduled_at = 1, due_at = NULL"
+            f" WHERE message_id = '{message_id}-completed'"
+        )
+        durable.database.close()
+
+    return write
 
 
 def refused(scheme):
@@ -92,6 +115,29 @@ def test_the_traceback_on_demand_shows_no_password_either(run_on, scheme, caplog
     assert "hunter2" not in caplog.text + done.stderr
 
 
+@pytest.mark.parametrize("line", [*COMMANDS, "schema sql"])
+def test_a_proxy_without_its_database_is_said_with_what_is_to_be_done(run_on, line):
+    assert_one_line(run_on(peewee.DatabaseProxy(), line), 1, "DatabaseProxy", "initialize()")
+
+
+@pytest.mark.failure(39)
+@pytest.mark.parametrize("line", ["cancel an-id", "purge --yes"])
+def test_an_audit_that_is_locked_is_said_with_what_is_to_be_done(
+    run_on, charge_at, postgres_url, line
+):
+    with psycopg.connect(postgres_url) as other:
+        charge_at(postgres_url, "an-id")
+        other.execute("UPDATE durable_audits SET epoch = epoch")
+        assert_one_line(run_on(postgres_url, line), 3, "locked", "try again")
+
+
+@pytest.mark.failure(51)
+def test_a_parameter_that_the_driver_does_not_know_is_said_in_one_line(run_on):
+    done = run_on(f"{refused('postgresql')}?nonsense=1", "status")
+    said = assert_one_line(done, 1, "nonsense", "database URL")
+    assert "hunter2" not in said
+
+
 @pytest.mark.failure(43)
 @pytest.mark.parametrize("line", [line for line in COMMANDS if line != "schema create"])
 def test_a_missing_table_is_said_with_the_command_that_makes_it(run_on, sqlite_url, line):
@@ -122,6 +168,27 @@ def test_create_does_not_call_a_table_ready_that_lacks_a_column(run_on, sqlite_u
     said = assert_one_line(done, 1, "version")
     # It is what one has just run.
     assert "run `dramatiq-durable schema create" not in said
+
+
+@pytest.mark.parametrize(
+    ("option", "said"), [("retention=-5", "retention"), ("job_timout=5", "job_timout")]
+)
+def test_an_option_that_makes_no_sense_is_said_and_nothing_else(app, option, said):
+    shop = app(
+        f"""
+        from dramatiq.brokers.stub import StubBroker
+        from dramatiq_durable import DurableMiddleware
+
+        broker = StubBroker()
+        broker.add_middleware(DurableMiddleware("sqlite:///app.db", {option}))
+        """
+    )
+    done = shop.run("status", "app:broker")
+    assert (done.returncode, done.stdout) == (2, "")
+    [line] = done.stderr.splitlines()
+    assert line.startswith("Error: DurableMiddleware")
+    assert said in line
+    assert "BROKER is" not in line
 
 
 @pytest.mark.failure(51)

@@ -2,8 +2,11 @@
 
 import re
 import threading
+from datetime import date
 
+import dramatiq
 import pytest
+from dramatiq.encoder import PickleEncoder
 
 from dramatiq_durable import durable_actor
 
@@ -146,7 +149,13 @@ def test_list_shows_fifty_unless_told_otherwise(printed, charge, sqlite_db):
 
 @pytest.mark.parametrize(
     "filters",
-    [["--state", "nonsense"], ["--limit", "0"], ["--limit", "x"], ["--older-than", "soon"]],
+    [
+        ["--state", "nonsense"],
+        ["--limit", "0"],
+        ["--limit", "x"],
+        ["--limit", "99999999999999999999999"],
+        ["--older-than", "soon"],
+    ],
     ids=" ".join,
 )
 def test_filters_that_make_no_sense_are_usage_errors(command, filters):
@@ -203,9 +212,21 @@ def test_arguments_are_shown_only_when_asked_for(command, jobs):
 def test_arguments_are_shown_with_their_names_and_the_options(printed, mail):
     message = mail.send_with_options(args=("a@b",), kwargs={"subject": "ä"}, max_retries=7)
     shown = printed("show", message.message_id, "--arguments")
-    assert shown["args"] == ["'a@b'"]
-    assert shown["kwargs"] == {"subject": "'ä'"}
-    assert shown["options"]["max_retries"] == "7"
+    assert shown["args"] == ["a@b"]
+    assert shown["kwargs"] == {"subject": "ä"}
+    assert shown["options"]["max_retries"] == 7
+
+
+def test_arguments_that_json_has_no_word_for_are_shown_as_python_writes_them(printed, mail):
+    before = dramatiq.get_encoder()
+    dramatiq.set_encoder(PickleEncoder())
+    try:
+        message = mail.send(date(2026, 3, 2), [1, None], nested={"until": {date(2026, 3, 2)}})
+        shown = printed("show", message.message_id, "--arguments")
+    finally:
+        dramatiq.set_encoder(before)
+    assert shown["args"] == ["datetime.date(2026, 3, 2)", [1, None]]
+    assert shown["kwargs"] == {"nested": "{'until': {datetime.date(2026, 3, 2)}}"}
 
 
 @pytest.mark.failure(49)

@@ -158,6 +158,7 @@ def test_audits_are_read_in_batches(monitor_with, charge, clock, sqlite_db):
         ("interval", "soon"),
         ("interval", "1e400d"),
         ("batch_size", "0"),
+        ("batch_size", "99999999999999999999999"),
         ("batch_size", "1.5"),
         ("expiration", "0"),
         ("expiration", "-3d"),

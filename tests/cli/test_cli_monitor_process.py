@@ -128,6 +128,28 @@ def test_a_missing_table_ends_it_with_the_command_to_run(shop, sqlite_db):
     assert "Traceback" not in process.output()
 
 
+RABBITMQ = APP.replace(
+    "broker = SlowBroker()", "broker = RabbitmqBroker(url=os.environ['URL'])"
+).replace(
+    "import dramatiq\n",
+    "import dramatiq\n    from dramatiq.brokers.rabbitmq import RabbitmqBroker\n",
+)
+
+
+@pytest.mark.failure(33)
+def test_what_pika_says_of_a_rabbitmq_that_is_down_is_shown_on_demand(app, sqlite_url, shop, stale):
+    nobody = f"amqp://guest:guest@127.0.0.1:{free_port()}"
+    shop = app(RABBITMQ, SHOP_DATABASE=sqlite_url, URL=nobody)
+    stale()
+    done = shop.run("monitor", "app:broker", "--once")
+    assert done.returncode == 3
+    assert "The broker takes no messages" in done.stderr
+    assert "pika" not in done.stderr
+    assert "Traceback" not in done.stderr
+    stale()
+    assert "[pika." in shop.run("monitor", "app:broker", "--once", "--verbose").stderr
+
+
 @pytest.mark.failure(21)
 def test_a_database_that_does_not_answer_is_waited_for(app):
     nobody = f"postgresql://shop:hunter2@127.0.0.1:{free_port()}/shop"

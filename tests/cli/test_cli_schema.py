@@ -1,9 +1,13 @@
 """The table is created by the command, or by the DDL that it prints."""
 
+import traceback
+
+import dramatiq
 import pytest
 from dramatiq.brokers.stub import StubBroker
 
 from dramatiq_durable import DurableMiddleware, durable_actor
+from dramatiq_durable.errors import SchemaMismatch
 from tests.support.servers import free_port
 
 APP = """
@@ -129,6 +133,19 @@ def test_the_ddl_executed_by_hand_makes_the_table_that_the_command_makes(shop, d
     db.execute_sql("DROP TABLE durable_audits")
     assert shop.run("schema", "create", "app:broker").returncode == 0
     assert described(db) == by_hand
+
+
+@pytest.mark.failure(43)
+def test_what_a_worker_says_of_a_missing_table_is_one_error_and_not_a_chain(
+    stub_broker, database_url
+):
+    durable = DurableMiddleware(database_url)
+    stub_broker.add_middleware(durable)
+    with pytest.raises(SchemaMismatch, match="schema create") as caught:
+        dramatiq.Worker(stub_broker).start()
+    said = "".join(traceback.format_exception(caught.value))
+    assert said.count("Traceback") == 1
+    durable.store.connections.close()
 
 
 def test_the_ddl_is_printed_without_a_database(command_on):

@@ -5,6 +5,7 @@ from contextlib import closing
 from typing import Any
 from urllib.parse import quote
 
+import dramatiq
 import peewee
 import psycopg
 import pymysql
@@ -80,6 +81,51 @@ def test_a_database_may_be_named_later(sqlite_url, sends_and_works, tmp_path):
     behind_proxy.create_tables()
     assert len(behind_proxy.store.list_audits()) == 1
     behind_proxy.store.connections.close()
+
+
+@pytest.mark.parametrize("scheme", ["mariadb", "mariadb+pool"])
+def test_mariadb_is_a_scheme_too(mariadb_url, sends_and_works, scheme):
+    assert sends_and_works(DurableMiddleware(mariadb_url.replace("mysql://", f"{scheme}://")))
+
+
+@pytest.mark.parametrize(
+    ("url", "said"),
+    [
+        ("postgresql://shop:hunter2@host/db", "pip install 'dramatiq-durable[postgres]'"),
+        ("postgres+pool://shop:hunter2@host/db", "pip install 'dramatiq-durable[postgres]'"),
+        ("mysql://shop:hunter2@host/db", "pip install 'dramatiq-durable[mysql]'"),
+        ("mariadb://shop:hunter2@host/db", "pip install 'dramatiq-durable[mysql]'"),
+        ("mariadbconnector://shop:hunter2@host/db", "driver of MariaDBConnectorDatabase"),
+    ],
+)
+def test_a_missing_driver_is_said_with_what_to_install(app, url, said):
+    done = app("").python(
+        f"""
+        import sys
+        for name in ("psycopg", "psycopg2", "pymysql", "MySQLdb", "mariadb"):
+            sys.modules[name] = None
+        from dramatiq_durable import DurableError, DurableMiddleware
+        try:
+            DurableMiddleware({url!r})
+        except DurableError as error:
+            print(error)
+        """
+    )
+    assert said in done.stdout
+    assert "hunter2" not in done.stdout + done.stderr
+
+
+def test_a_proxy_that_has_no_database_yet_is_said_with_what_to_do(stub_broker, tmp_path):
+    proxy: Any = peewee.DatabaseProxy()
+    durable = DurableMiddleware(proxy)
+    stub_broker.add_middleware(durable)
+    job = durable_actor(actor_name="job")(lambda: None)
+    for use in (durable.create_tables, job.send, dramatiq.Worker(stub_broker).start):
+        with pytest.raises(DurableError, match=r"DatabaseProxy.*initialize\(\)"):
+            use()
+    proxy.initialize(peewee.SqliteDatabase(tmp_path / "later.db"))
+    durable.create_tables()
+    durable.store.connections.close()
 
 
 @pytest.fixture
@@ -164,6 +210,27 @@ def test_no_database_at_all_is_refused_with_what_to_do(monkeypatch, value):
 def test_what_is_no_database_is_refused_with_what_may_be_given(database):
     with pytest.raises(ValueError, match="Peewee Database or a URL"):
         DurableMiddleware(database)
+
+
+@pytest.mark.parametrize(
+    ("url", "said"),
+    [
+        ("postgresql://shop:hunter2@host", "names no database"),
+        ("mysql://shop:hunter2@host/", "names no database"),
+        ("postgresql://shop:hunter2@host:port/db", "port"),
+        ("postgresql://shop:hunter2/is-not-encoded@host/db", "percent-encode"),
+        ("postgresql://shop:hunter2@[::1/db", "host"),
+        ("postgresq://shop:hunter2@host/db", "'postgresq' is unknown"),
+        ("jobs.db", "no scheme"),
+        ("sqlite://jobs.db", "three slashes"),
+        ("sqlite+pool://folder/jobs.db", "three slashes"),
+    ],
+)
+def test_what_is_wrong_with_a_url_is_said_without_the_url(url, said):
+    with pytest.raises(DurableError, match=said) as caught:
+        DurableMiddleware(url)
+    assert "hunter2" not in shown(caught.value)
+    assert "@host" not in str(caught.value).partition("example")[0]
 
 
 def shown(error):

@@ -206,6 +206,13 @@ def test_what_is_no_option_of_an_actor_is_refused_by_dramatiq(durable, declare, 
         declare(**{name: 60_000})
 
 
+@pytest.mark.parametrize("namespace", [5, "", b"shop", ["shop"]], ids=repr)
+def test_a_namespace_that_is_no_name_is_refused(sqlite_db, namespace):
+    with pytest.raises(ValueError, match="namespace") as caught:
+        DurableMiddleware(sqlite_db, namespace=namespace)
+    assert isinstance(caught.value, DurableError)
+
+
 @pytest.mark.failure(48)
 @pytest.mark.parametrize("what", ["actor_name", "queue_name", "namespace"])
 def test_a_name_that_the_table_cannot_hold_is_refused(stub_broker, sqlite_db, make_durable, what):
