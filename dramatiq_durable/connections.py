@@ -4,20 +4,23 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TypeVar
 
 import peewee
 
 from .errors import AuditLocked, DatabaseUnreachable, DurableError, SchemaMismatch, TableMissing
-from .faults import REPEATED, Fault, fault_of
-from .lanes import Lanes, in_memory
+from .faults import Fault, fault_of, first_line
+from .lanes import Lanes, Worn, in_memory
 
 T = TypeVar("T")
 
 LANES = 4
-CONTENTION_RETRIES = 5
-CONTENTION_PAUSE = 0.05  # seconds, doubled each time, with jitter
+PAUSE = 0.05  # seconds before a statement is repeated, doubled each time, with jitter
+
+# How often a statement is repeated after each fault.
+REPETITIONS = {Fault.CONTENTION: 5, Fault.LOCKED: 5}
+RESERVED_REPETITIONS = {Fault.CONTENTION: 1}
 
 
 class Connections:
@@ -29,11 +32,14 @@ class Connections:
     """
 
     def __init__(
-        self, database: peewee.Database, size: int = LANES, retries: int = CONTENTION_RETRIES
+        self,
+        database: peewee.Database,
+        size: int = LANES,
+        repetitions: Mapping[Fault, int] = REPETITIONS,
     ) -> None:
         self.database = database
         self._lanes = Lanes(database, size)
-        self._retries = retries
+        self._repetitions = repetitions
         self._reserved: Connections | None = None
 
     def run(self, statement: Callable[[peewee.Database], T]) -> T:
@@ -44,18 +50,19 @@ class Connections:
           DatabaseUnreachable: The database does not answer, or (SQLite) stays locked.
           SchemaMismatch: The table is missing or lacks a column.
         """
-        contended = 0
+        repeated = 0
         reconnected = False
         while True:
             try:
                 return self._lanes.lend(statement)
+            except Worn:
+                self._lanes.close()
             except peewee.PeeweeException as error:
                 fault = fault_of(error)
-                if fault in REPEATED and contended < self._retries:
-                    time.sleep(CONTENTION_PAUSE * 2**contended * random.uniform(0.5, 1))
-                    contended += 1
+                if repeated < self._repetitions.get(fault, 0):
+                    time.sleep(PAUSE * 2**repeated * random.uniform(0.5, 1))
+                    repeated += 1
                 elif fault is Fault.UNREACHABLE and not reconnected:
-                    self._lanes.close()
                     reconnected = True
                 elif fault is Fault.OTHER:
                     raise
@@ -73,7 +80,7 @@ class Connections:
         if in_memory(self.database):
             return self
         if self._reserved is None:
-            self._reserved = Connections(self.database, size=1, retries=1)
+            self._reserved = Connections(self.database, size=1, repetitions=RESERVED_REPETITIONS)
         return self._reserved
 
 
@@ -88,8 +95,10 @@ def _named(fault: Fault, error: peewee.PeeweeException) -> DurableError:
             "to change it, and `dramatiq-durable schema sql BROKER` how it must be"
         )
     if fault is Fault.LOCKED:
-        return AuditLocked("the audit is locked by another transaction")
+        return AuditLocked(
+            "the audit is locked by another transaction; try again when that has ended"
+        )
     return DatabaseUnreachable(
-        f"the database of audits does not answer ({type(error).__name__}); "
-        "check that it runs and that its address is right"
+        f"the database of audits does not answer ({first_line(error)}); "
+        "check that it runs, and its address and password"
     )

@@ -71,8 +71,8 @@ class CurrentAudit:
             raise DurableError("transaction() needs a database that connections can share")
         if database.in_transaction():
             raise DurableError("transaction() must be the outermost transaction")
-        run.keeper.suspend(run.claim, True)
         try:
+            run.keeper.suspend(run.claim, True)
             with _connected(database), database.atomic():
                 run.completed = True
                 if not run.store.complete_in(database, run.claim):
@@ -80,7 +80,8 @@ class CurrentAudit:
                     raise LeaseLost(f"the lease of message {self.message_id} is lost")
                 yield database
         except BaseException:
-            run.completed = False
+            # An after_commit() callback, or a lost answer, may have failed what is committed.
+            run.completed = run.is_completed()
             run.keeper.suspend(run.claim, False)
             raise
         run.keeper.drop(run.claim)

@@ -24,10 +24,11 @@ class AuditWriteFailed(DurableError):
     there all the same; then the job runs although ``send()`` raised.
     """
 
-    def __init__(self, message_id: str, actor_name: str) -> None:
+    def __init__(self, message_id: str, actor_name: str, error: Exception | None = None) -> None:
+        why = "" if error is None else f" ({reason(error)})"
         super().__init__(
-            f"could not write the audit of {actor_name!r} message {message_id}; "
-            "nothing was enqueued, so it is safe to send it again"
+            f"could not write the audit of {actor_name!r} message {message_id}{why}; "
+            "nothing was enqueued, so it can be sent again"
         )
         self.message_id = message_id
         self.actor_name = actor_name
@@ -80,3 +81,8 @@ class LeaseLost(Interrupt):
 
 class Duplicate(SkipMessage):
     """A copy of a message whose audit is not this copy's to claim; the body is not run."""
+
+
+def reason(error: BaseException) -> str:
+    """An error in words fit for a log: the text of one that is not ours may hold arguments."""
+    return str(error) if isinstance(error, DurableError) else type(error).__name__

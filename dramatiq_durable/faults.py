@@ -57,6 +57,13 @@ _SQLITE = {
 }  # fmt: skip
 
 
+def first_line(error: BaseException) -> str:
+    """What the driver says, in one short line; the lines after it may hold values."""
+    original = getattr(error, "orig", None) or error
+    text = next(iter(str(original).splitlines()), "")[:200]
+    return "".join(c if c.isprintable() else " " for c in text) or type(original).__name__
+
+
 def fault_of(error: BaseException) -> Fault:
     """Classify *error*; whatever is not Peewee's is OTHER."""
     if not isinstance(error, peewee.PeeweeException):

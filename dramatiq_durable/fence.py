@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import importlib
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,6 +12,9 @@ from typing import Any
 from dramatiq.threading import is_gevent_active, raise_thread_exception
 
 from .errors import LeaseLost
+
+# Here, for an interrupt that strikes during an import leaves a lock of Python's taken for ever.
+_gevent: Any = importlib.import_module("gevent") if is_gevent_active() else None
 
 
 class Fence:
@@ -46,11 +50,7 @@ class Fence:
 
 
 def _current() -> Any:
-    if is_gevent_active():
-        import gevent
-
-        return gevent.getcurrent()
-    return threading.get_ident()
+    return threading.get_ident() if _gevent is None else _gevent.getcurrent()
 
 
 def _raise_in(target: Any) -> None:
@@ -66,8 +66,6 @@ def _take_back(target: Any) -> None:
         if isinstance(target, int):
             ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(target), ctypes.py_object())
         else:
-            import gevent
-
-            gevent.sleep(0)  # it comes now, or has come
+            _gevent.sleep(0)  # it comes now, or has come
     except LeaseLost:
         return

@@ -2,27 +2,29 @@
 
 from __future__ import annotations
 
-import math
+import contextlib
 import os
 import queue
 import threading
 import time
 import weakref
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TypeAlias, TypeVar
 
 from dramatiq.logging import get_logger
 
 from .errors import AuditLocked, DatabaseUnreachable
+from .owed import LONGEST_PAUSE, Owed, completion, longer, warn_of
 from .store import Held, Store
 
 #: Completions that may wait for the database before worker threads wait too.
 COMPLETIONS = 1_000
 BACKPRESSURE_PAUSE = 0.01  # seconds
 
-# Seconds between two tries of a database that does not answer.
-SHORTEST_PAUSE, LONGEST_PAUSE = 0.1, 5.0
+T = TypeVar("T")
+
+Inbox: TypeAlias = "queue.SimpleQueue[Callable[[], object]]"
 
 logger = get_logger(__name__)
 
@@ -41,26 +43,11 @@ class Lease:
     on_lost: Callable[[], None]
     ends: float | None = None
     suspended: bool = False
+    apart: bool = False  # a renewal that included it has failed
     renew_at: float = field(init=False)
 
     def __post_init__(self) -> None:
         self.renew_at = time.monotonic() + self.interval
-
-
-@dataclass(eq=False)
-class Owed:
-    """What could not be written, to be tried until *until* on the monotonic clock."""
-
-    store: Store
-    held: Held
-    write: Callable[[Store], object]
-    until: float
-    pause: float = 0.0
-    try_at: float = 0.0
-
-    def put_off(self) -> None:
-        self.pause = _longer(self.pause)
-        self.try_at = time.monotonic() + self.pause
 
 
 class Keeper:
@@ -79,11 +66,14 @@ class Keeper:
         os.register_at_fork(after_in_child=lambda: (method := reset()) and method())
 
     def start(self) -> None:
-        """Start the thread; it is there until the process ends."""
+        """Start the thread; it ends with the process, or when nobody has this keeper any more."""
         if self._thread is None:
             with self._starting:
                 if self._thread is None:
-                    thread = threading.Thread(target=self._run, name="durable-keeper", daemon=True)
+                    ends = (weakref.ref(self), self._inbox)
+                    thread = threading.Thread(
+                        target=_run, args=ends, name="durable-keeper", daemon=True
+                    )
                     thread.start()
                     self._thread = thread
 
@@ -120,7 +110,8 @@ class Keeper:
         return True
 
     def _reset(self) -> None:
-        self._inbox: queue.SimpleQueue[Callable[[], object]] = queue.SimpleQueue()
+        self._inbox: Inbox = queue.SimpleQueue()
+        weakref.finalize(self, self._inbox.put, _wake).atexit = False
         self._starting = threading.Lock()
         self._thread = None
         # Of the thread alone.
@@ -139,14 +130,17 @@ class Keeper:
         if held in self._leases:
             self._leases[held].suspended = suspended
 
-    def _run(self) -> None:
-        while True:
-            self._receive()
-            if time.monotonic() >= self._not_before:
-                self._work()
-            if not self._done and not self._owed:
-                while self._flushes:
-                    self._flushes.pop().put(None)
+    def turn(self, received: Callable[[], object]) -> None:
+        """Take all that has come, *received* first, and do what is due."""
+        received()
+        with contextlib.suppress(queue.Empty):
+            while True:
+                self._inbox.get_nowait()()
+        if time.monotonic() >= self._not_before:
+            self._work()
+        if not self._done and not self._owed:
+            while self._flushes:
+                self._flushes.pop().put(None)
 
     def _work(self) -> None:
         try:
@@ -157,23 +151,14 @@ class Keeper:
         except DatabaseUnreachable as error:
             if not self._pause:
                 logger.warning("%s. Renewals and completions wait.", error)
-            self._pause = _longer(self._pause)
+            self._pause = longer(self._pause)
         except Exception:
             # Nothing else would renew what this process holds.
             logger.exception("Unexpected failure while renewing and completing audits.")
             self._pause = LONGEST_PAUSE
         self._not_before = time.monotonic() + self._pause
 
-    def _receive(self) -> None:
-        """Wait for work, and take all that has come."""
-        try:
-            self._inbox.get(timeout=self._seconds_to_work())()
-            while True:
-                self._inbox.get_nowait()()
-        except queue.Empty:
-            return
-
-    def _seconds_to_work(self) -> float | None:
+    def seconds_to_work(self) -> float | None:
         now = time.monotonic()
         moments = [lease.renew_at for lease in self._leases.values() if not lease.suspended]
         moments += [owed.try_at for owed in self._owed]
@@ -182,7 +167,11 @@ class Keeper:
         return max(min(moments) - now, self._not_before - now, 0) if moments else None
 
     def _renew(self) -> None:
-        """Renew all leases when one of them is due: a statement for eight costs what one for one does."""
+        """Renew all leases when one of them is due: a statement for eight costs what one for one does.
+
+        Those that made it fail, for somebody has locked their rows, are then renewed one by one, one in a
+        round, so that what a round waits for them holds up no other.
+        """
         now = time.monotonic()
         for lease in [each for each in self._leases.values() if each.ends and each.ends < now]:
             logger.warning(
@@ -190,110 +179,85 @@ class Keeper:
                 lease.held.message_id,
             )
             del self._leases[lease.held]
-        due = {held: lease for held, lease in self._leases.items() if not lease.suspended}
-        if not any(lease.renew_at <= now for lease in due.values()):
+        leases = [each for each in self._leases.values() if not each.suspended]
+        together = [each for each in leases if not each.apart]
+        if any(each.renew_at <= now for each in together):
+            for store, part in _by_store((each.store, each) for each in together):
+                self._renew_all(store, part)
+        apart = [each for each in leases if each.apart and each.renew_at <= now]
+        if apart:
+            lease = min(apart, key=lambda each: each.renew_at)
+            self._renew_all(lease.store, [lease])
+
+    def _renew_all(self, store: Store, leases: list[Lease]) -> None:
+        try:
+            refused = store.reserved().heartbeat([each.held for each in leases])
+        except Exception as error:
+            if _is_outage(error):
+                raise
+            for lease in leases:
+                lease.apart = True
+            if len(leases) == 1:
+                [lease] = leases
+                lease.renew_at = time.monotonic() + lease.interval
+                logger.warning(
+                    "The lease of message %s is not renewed: %s", lease.held.message_id, error
+                )
             return
-        for store, holds in _by_store({held: lease.store for held, lease in due.items()}):
-            refused, failed = _each(store.reserved().heartbeat, holds)
-            for lost in refused:
-                del self._leases[lost]
-                due[lost].on_lost()
-            for held, error in failed.items():
-                logger.warning("The lease of message %s is not renewed: %s", held.message_id, error)
-        now = time.monotonic()
-        for lease in due.values():
-            lease.renew_at = now + lease.interval
+        for lease in leases:
+            lease.apart = False
+            lease.renew_at = time.monotonic() + lease.interval
+            if lease.held in refused:
+                del self._leases[lease.held]
+                lease.on_lost()
 
     def _complete(self) -> None:
-        for store, holds in _by_store(self._done):
-            refused, failed = _each(store.reserved().complete, holds)
-            _warn_of(refused)
-            for held, error in failed.items():
-                if isinstance(error, AuditLocked):
-                    self._complete_later(store, held)
-                else:
-                    logger.error(
-                        "Message %s was done, but cannot be completed, and will run again: %s",
-                        held.message_id,
-                        error,
-                    )
+        for store, holds in _by_store((store, held) for held, store in self._done.items()):
+            try:
+                warn_of(store.reserved().complete(holds))
+            except Exception as error:
+                if _is_outage(error):
+                    raise
+                self._owed += [completion(store, held) for held in holds]
             for held in holds:
                 del self._done[held]
 
-    def _complete_later(self, store: Store, held: Held) -> None:
-        owed = Owed(store, held, lambda own: _warn_of(own.complete([held])), math.inf)
-        owed.put_off()
-        self._owed.append(owed)
-
     def _pay(self) -> None:
-        for owed in [each for each in self._owed if each.try_at <= time.monotonic()]:
-            if self._paid(owed):
+        """Write one thing that is owed; what it waits for a lock must not hold up the renewals."""
+        due = [each for each in self._owed if each.try_at <= time.monotonic()]
+        if due:
+            [owed, *_] = due
+            if owed.pay():
                 self._owed.remove(owed)
-            else:
-                owed.put_off()
-
-    def _paid(self, owed: Owed) -> bool:
-        """Whether nothing is owed any more."""
-        if time.monotonic() >= owed.until:
-            logger.warning(
-                "The database did not take what became of message %s while its lease lasted; "
-                "the monitor will recover it.",
-                owed.held.message_id,
-            )
-            return True
-        _, failed = _each(lambda _: owed.write(owed.store.reserved()), [owed.held])
-        for error in failed.values():
-            if not owed.pause and not isinstance(error, AuditLocked):
-                logger.error(
-                    "What became of message %s cannot be written yet (%s).",
-                    owed.held.message_id,
-                    type(error).__name__,
-                )
-        return not failed
 
 
-def _longer(pause: float) -> float:
-    return min(max(2 * pause, SHORTEST_PAUSE), LONGEST_PAUSE)
+def _run(keeper: weakref.ref[Keeper], inbox: Inbox) -> None:
+    while True:
+        strong = keeper()
+        if strong is None:
+            return
+        seconds = strong.seconds_to_work()
+        del strong
+        try:
+            received = inbox.get(timeout=seconds)
+        except queue.Empty:
+            received = _wake
+        strong = keeper()
+        if strong is not None:
+            strong.turn(received)
+        del strong, received
 
 
-def _warn_of(refused: set[Held]) -> None:
-    for lost in refused:
-        logger.warning(
-            "Message %s was done, but its audit was no longer ours: another worker "
-            "has claimed it, or it was cancelled.",
-            lost.message_id,
-        )
+def _wake() -> None:
+    """For the thread to look around."""
 
 
-def _by_store(stores: dict[Held, Store]) -> list[tuple[Store, list[Held]]]:
-    grouped: dict[Any, list[Held]] = {}
-    for held, store in stores.items():
-        grouped.setdefault(store, []).append(held)
+def _by_store(pairs: Iterable[tuple[Store, T]]) -> list[tuple[Store, list[T]]]:
+    grouped: dict[Store, list[T]] = {}
+    for store, each in pairs:
+        grouped.setdefault(store, []).append(each)
     return list(grouped.items())
 
 
-def _each(
-    write: Callable[[Sequence[Held]], Any], holds: Sequence[Held]
-) -> tuple[set[Held], dict[Held, Exception]]:
-    """Write for all of *holds* in one statement, or, when that fails because of some, one by one.
-
-    Returns:
-      Those that were refused, and those that failed, with their errors.
-
-    Raises:
-      DatabaseUnreachable: Nothing can be written now.
-    """
-    try:
-        return write(holds), {}
-    except Exception as error:
-        if isinstance(error, DatabaseUnreachable) and not isinstance(error, AuditLocked):
-            raise
-        if len(holds) == 1:
-            return set(), {holds[0]: error}
-    refused: set[Held] = set()
-    failed: dict[Held, Exception] = {}
-    for held in holds:
-        lost, wrong = _each(write, [held])
-        refused |= lost
-        failed |= wrong
-    return refused, failed
+def _is_outage(error: Exception) -> bool:
+    return isinstance(error, DatabaseUnreachable) and not isinstance(error, AuditLocked)

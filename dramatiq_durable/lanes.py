@@ -19,7 +19,7 @@ from dramatiq.logging import get_logger
 from playhouse.pool import PooledDatabase
 from playhouse.sqliteq import SqliteQueueDatabase
 
-from .faults import REPEATED, fault_of
+from .faults import REPEATED, Fault, fault_of
 
 T = TypeVar("T")
 
@@ -28,8 +28,9 @@ _logger = get_logger(__name__)
 LOCK_TIMEOUT = 1  # seconds that a statement of ours waits for somebody else's row lock
 RECHECK = 0.2  # seconds after which somebody who waits for a lane looks for lost ones
 
-# So that a connection which has fallen silent ends in an error, sooner than a lease of a
-# default length; the application's own settings of these come first.
+# So that a connection which has fallen silent ends in an error, sooner than a lease of a default
+# length and one interval; the application's own settings of these come first.  PostgreSQL's driver
+# has none for a server, or a proxy before it, that is reached but does not answer.
 _POSTGRES_LIMITS = {
     "connect_timeout": 10,
     "keepalives_idle": 10,
@@ -37,10 +38,14 @@ _POSTGRES_LIMITS = {
     "keepalives_count": 3,
     "tcp_user_timeout": 25_000,
 }
-_MYSQL_LIMITS = {"read_timeout": 30, "write_timeout": 30}
+_MYSQL_LIMITS = {"read_timeout": 20, "write_timeout": 20}
 
 # A child must not even close what it shares with its parent, so it keeps it until it ends.
 _inherited: list[peewee.Database] = []
+
+
+class Worn(Exception):
+    """A connection that had served other statements before is broken; a new one may work."""
 
 
 class _Use:
@@ -63,18 +68,26 @@ class Lanes:
         os.register_at_fork(after_in_child=lambda: (method := reset()) and method())
 
     def lend(self, statement: Callable[[peewee.Database], T]) -> T:
-        """Give *statement* a connected lane, and return what it returns."""
+        """Give *statement* a connected lane, and return what it returns.
+
+        Raises:
+          Worn: The connection was not new, and is broken.
+        """
         use = _Use()
         lane = self._borrow(use)
         keep = False
+        new = lane.is_closed()
         try:
-            if lane.is_closed():
+            if new:
                 _open(lane)
             result = statement(lane)
             keep = True
             return result
         except peewee.PeeweeException as error:
-            keep = fault_of(error) in REPEATED
+            fault = fault_of(error)
+            keep = fault in REPEATED
+            if fault is Fault.UNREACHABLE and not new and not self._in_memory:
+                raise Worn from error
             raise
         finally:
             # After an interrupt nobody knows what the connection is in the middle of.
@@ -150,17 +163,13 @@ class Lanes:
 
 def in_memory(database: peewee.Database) -> bool:
     """An SQLite database that exists only in its connection."""
-    plain = _plain(database)
+    plain = plain_of(database)
     return isinstance(plain, peewee.SqliteDatabase) and plain.database in (":memory:", "")
 
 
-def _plain(database: Any) -> peewee.Database:
+def plain_of(database: Any) -> peewee.Database:
+    """*database* without the proxies around it."""
     while isinstance(database, peewee.Proxy):
-        if database.obj is None:
-            raise peewee.ImproperlyConfigured(
-                "the DatabaseProxy given to DurableMiddleware has no database yet; "
-                "call its initialize() before the first durable message"
-            )
         database = database.obj
     found: peewee.Database = database
     return found
@@ -168,7 +177,7 @@ def _plain(database: Any) -> peewee.Database:
 
 def _twin(database: peewee.Database) -> peewee.Database:
     """A Database like *database* with a connection of its own, of no thread and no pool."""
-    source: Any = _plain(database)
+    source: Any = plain_of(database)
     plain = next(
         cls
         for cls in type(source).__mro__
@@ -205,7 +214,9 @@ def _open(lane: peewee.Database) -> None:
     if isinstance(lane, peewee.PostgresqlDatabase):
         lane.execute_sql(f"SET lock_timeout = '{LOCK_TIMEOUT}s'")
     elif isinstance(lane, peewee.MySQLDatabase):
-        lane.execute_sql(f"SET SESSION innodb_lock_wait_timeout = {LOCK_TIMEOUT}")
+        lane.execute_sql(
+            f"SET SESSION innodb_lock_wait_timeout = {LOCK_TIMEOUT}, lock_wait_timeout = {LOCK_TIMEOUT}"
+        )
 
 
 def _discard_all(lanes: list[peewee.Database]) -> None:

@@ -14,6 +14,7 @@ from dramatiq.broker import MessageProxy
 from dramatiq.logging import get_logger
 from dramatiq.middleware import Middleware, MiddlewareError
 
+from .claiming import claim
 from .connections import Connections
 from .errors import AuditWriteFailed, DatabaseUnreachable, DurableError, OptionError
 from .keeper import Keeper
@@ -21,12 +22,10 @@ from .messages import epoch_of
 from .options import ACTOR_DEFAULTS, check_name, check_together, checked, resolve
 from .redaction import redact_worker_logs
 from .registry import AnyActor, Registry
-from .sending import Enqueue, before_push, forget_enqueued_again, was_enqueued_again
+from .sending import Enqueue, forget_enqueued_again, note_delayed, was_enqueued_again
 from .store import Store
+from .underway import before_push
 from .working import Run, current_run, set_current, skip_unclaimed
-
-#: Seconds between two looks at a database that does not answer.
-SHORTEST_PAUSE, LONGEST_PAUSE = 0.25, 5.0
 
 #: Seconds that a worker waits at its shutdown for completions to be written.
 FLUSH_SECONDS = 10.0
@@ -80,7 +79,7 @@ class DurableMiddleware(Registry, Middleware):
         Default: raise :class:`AuditWriteFailed`, so that nothing is enqueued.  An
         override that returns lets the message go out without its audit.
         """
-        raise AuditWriteFailed(message.message_id, message.actor_name) from error
+        raise AuditWriteFailed(message.message_id, message.actor_name, error) from error
 
     def enqueue_failed(
         self, broker: dramatiq.Broker, message: dramatiq.Message[Any], error: Exception
@@ -146,12 +145,13 @@ class DurableMiddleware(Registry, Middleware):
         actor.fn = self._with_edge(actor)
 
     def after_declare_queue(self, broker: dramatiq.Broker, queue_name: str) -> None:
+        self.bind(broker)
         redact_worker_logs(queue_name)
 
     after_declare_delay_queue = after_declare_queue
 
     def bind(self, broker: dramatiq.Broker) -> None:
-        """Make *broker* the one whose messages these are; its first actor does that."""
+        """Make *broker* the one whose messages these are; its first queue or actor does that."""
         if self.broker is broker:
             return
         if self.broker is not None:
@@ -178,9 +178,19 @@ class DurableMiddleware(Registry, Middleware):
     def before_enqueue(
         self, broker: dramatiq.Broker, message: dramatiq.Message[Any], delay: int | None
     ) -> None:
-        before_push(message)
+        if before_push(message) or epoch_of(message) is not None:
+            return
+        if self.policy(message).durable:
+            self.bind(broker)
+            raise DurableError(
+                f"message {message.message_id} was enqueued before its broker had an actor or a queue, "
+                "so it has no audit and is not sent; declare its queue first, and enqueue it again"
+            )
 
     # Working
+
+    def before_delay_message(self, broker: dramatiq.Broker, message: MessageProxy) -> None:
+        note_delayed(message)
 
     def before_worker_boot(self, broker: dramatiq.Broker, worker: dramatiq.Worker) -> None:
         self._stopping.clear()
@@ -202,32 +212,20 @@ class DurableMiddleware(Registry, Middleware):
 
     def before_process_message(self, broker: dramatiq.Broker, message: MessageProxy) -> None:
         set_current(None)
-        policy = self.policy(message)
-        if epoch_of(message) is None and not policy.durable:
-            return
-        store = self.store_for(policy)
-        run = Run(broker, message, store, policy, self._keeper_of(store))
-        self._runs[id(message)] = run
-        set_current(run)
-        pause = SHORTEST_PAUSE
-        while True:
-            try:
-                run.begin(self.options["retention"])
+        try:
+            policy = self.policy(message)
+            if epoch_of(message) is None and not policy.durable:
                 return
-            except DatabaseUnreachable as error:
-                if pause == SHORTEST_PAUSE:
-                    self.logger.warning("Message %s waits: %s", message.message_id, error)
-                if self._stopping.wait(pause):
-                    if run.compensates:
-                        # Nothing has run that could be made up for.
-                        raise run.refuse("the worker stops before it could be claimed") from error
-                    raise
-                pause = min(2 * pause, LONGEST_PAUSE)
-            except MiddlewareError:
-                raise
-            except Exception as error:
-                # Dramatiq would log any other kind and run the body unclaimed.
-                raise DurableError(f"could not claim message {message.message_id}") from error
+            store = self.store_for(policy)
+            run = Run(broker, message, store, policy, self._keeper_of(store))
+            self._runs[id(message)] = run
+            set_current(run)
+            claim(run, self.options["retention"], self._stopping)
+        except MiddlewareError:
+            raise
+        except Exception as error:
+            # Dramatiq would log any other kind and run the body unclaimed.
+            raise DurableError(f"could not claim message {message.message_id}") from error
 
     def after_process_message(
         self,

@@ -18,7 +18,7 @@ from .recovery import Pass, Recovery
 from .store import Stale, Store
 
 # Seconds.
-LONGEST_PAUSE = 60.0
+LONGEST_PAUSE = 10.0
 
 
 @dataclass(frozen=True)

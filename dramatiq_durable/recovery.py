@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
@@ -22,6 +23,12 @@ from .store import Marked, Stale, Store
 #: What a broker raises when it takes no message at all; some do so at one that they do not like.
 OUTAGES = (BrokerConnectionError, redis.RedisError, OSError)
 
+#: Messages that a pass sees refused in a row, and seconds that it spends so, before it stops.
+REFUSALS, REFUSAL_SECONDS = 20, 5.0
+
+#: Refusals that are remembered from pass to pass.
+REMEMBERED = 10_000
+
 
 @dataclass
 class Pass:
@@ -31,7 +38,7 @@ class Pass:
     dead: int = 0  # given up: past their expiration, or after max_crashes
     deleted: int = 0  # finished and older than their retention
     failed: int = 0  # could not be sent, and are set aside
-    outage: bool = False  # the broker took nothing
+    outage: bool = False  # the broker takes nothing, or refused the last message
 
     def __bool__(self) -> bool:
         return bool(self.recovered or self.dead or self.deleted or self.failed or self.outage)
@@ -46,12 +53,12 @@ class Pass:
 
 @dataclass
 class Attempt:
-    """A marked audit whose message is to be pushed, and the error that it met."""
+    """A marked audit whose message the broker has refused."""
 
     store: Store
     marked: Marked
     message: Any
-    error: Exception | None = None
+    error: Exception
 
     @property
     def message_id(self) -> str:
@@ -63,11 +70,11 @@ class Recovery:
 
     A broker that refuses a message with an error of :data:`OUTAGES` may be
     down, or may dislike just this message: it is too large, its queue was
-    declared with other arguments.  The next message tells.  Refused too, it is
-    an outage, which uses up no backoff.  Taken, the first is tried once more
-    and, refused again, set aside until its backoff is over.  So is one that was
-    refused in a former pass and is now refused right after another was taken.
-    Without a message that was taken nobody can tell: that is an outage, too.
+    declared with other arguments.  It is the message that is bad if it was
+    refused twice and another was taken in between; it is set aside until its
+    backoff is over.  So each message that is taken makes those that were refused
+    before it be tried again.  Those that are left at the end of the pass count
+    as an outage, which uses up no backoff.
     """
 
     def __init__(
@@ -80,24 +87,34 @@ class Recovery:
         self.done = Pass()
         self._pause = timedelta(0)
         self._known = False  # that the broker is down
-        self._taken = False  # the last message that was pushed
-        self._suspect: Attempt | None = None
-        self._refused: set[str] = set()  # message_ids, since the last pass without an outage
+        self._suspects: list[Attempt] = []  # refused since the last message that was taken
+        self._refusing_since = 0.0  # of the first suspect, by the monotonic clock
+        self._taken = 0  # messages, ever
+        self._refused: dict[str, int] = {}  # by message_id: how many had been taken then
 
     def begin(self, pause: timedelta) -> Pass:
         """Begin a pass and its counts; what an outage refuses is stale again after *pause*."""
         self._known = self.done.outage
         self.done = Pass()
         self._pause = pause
-        self._taken = False
         return self.done
 
     def end(self) -> None:
         """End the pass: no other message follows that could tell an outage from a bad message."""
-        suspect, self._suspect = self._suspect, None
-        if suspect is not None:
-            self._outage(suspect)
-        if not self.done.outage:
+        suspects, self._suspects = self._suspects, []
+        self.done.outage = bool(suspects)
+        for suspect in suspects:
+            try:
+                suspect.store.unmark(suspect.marked, self._pause, suspect.error)
+            except DatabaseUnreachable:
+                self.logger.debug("Message %s waits for its push lease.", suspect.message_id)
+        if suspects and not self._known:
+            self.logger.warning(
+                "The broker takes no messages (%s, the first is %s); the monitor waits.",
+                type(suspects[0].error).__name__,
+                suspects[0].message_id,
+            )
+        if len(self._refused) > REMEMBERED:
             self._refused.clear()
 
     def act(self, store: Store, listed: Stale) -> None:
@@ -124,8 +141,10 @@ class Recovery:
             self.done.failed += error is not None
         else:
             marked = store.mark(stale, backoff)
-            if marked is not None:
-                self._send(Attempt(store, marked, message, error))
+            if marked is not None and error is None:
+                self._push(store, marked, message)
+            elif marked is not None and error is not None:
+                self._set_aside(store, marked, error)
 
     @property
     def _broker(self) -> dramatiq.Broker:
@@ -140,71 +159,50 @@ class Recovery:
             return f"open for longer than its expiration ({self.expiration})"
         return None
 
-    def _send(self, attempt: Attempt) -> None:
-        if attempt.error is None:
-            self._push(attempt)
-        else:
-            self._set_aside(attempt)
-
-    def _push(self, attempt: Attempt) -> None:
-        stale = attempt.marked.stale
+    def _push(self, store: Store, marked: Marked, message: Any) -> None:
+        stale = marked.stale
         wait = max(stale.scheduled_at - stale.now, timedelta(0))
         delay = wait // timedelta(milliseconds=1) or None
         try:
-            pushed = self.middleware.push(attempt.message, delay)
+            pushed = self.middleware.push(message, delay)
         except OUTAGES as error:
-            attempt.error = error
-            self._doubt(attempt)
+            self._doubt(Attempt(store, marked, message, error))
         except Exception as error:
-            attempt.error = error
-            self._set_aside(attempt)
+            self._set_aside(store, marked, error)
         else:
-            self._taken = True
-            self._refused.discard(attempt.message_id)
-            attempt.store.confirm(attempt.marked, pushed.options.get("redis_message_id"), wait)
+            self._taken += 1
+            self._refused.pop(stale.message_id, None)
+            store.confirm(marked, pushed.options.get("redis_message_id"), wait)
             self.done.recovered += 1
-            self._try_suspect_again()
+            self._try_suspects_again()
 
     def _doubt(self, attempt: Attempt) -> None:
         """Judge a message whose refusal looks like an outage."""
-        before, self._taken = self._taken, False
-        if before and attempt.message_id in self._refused:
-            self._refused.discard(attempt.message_id)
-            self._set_aside(attempt)
+        if self._refused.setdefault(attempt.message_id, self._taken) < self._taken:
+            del self._refused[attempt.message_id]
+            self._set_aside(attempt.store, attempt.marked, attempt.error)
             return
-        self._refused.add(attempt.message_id)
-        suspect, self._suspect = self._suspect, attempt
-        if suspect is not None:
-            self._suspect = None
-            self._outage(suspect, attempt)
+        now = time.monotonic()
+        if not self._suspects:
+            self._refusing_since = now
+        self._suspects.append(attempt)
+        self.done.outage = (
+            len(self._suspects) >= REFUSALS or now - self._refusing_since >= REFUSAL_SECONDS
+        )
 
-    def _try_suspect_again(self) -> None:
-        suspect, self._suspect = self._suspect, None
-        # After its push lease it is another monitor's to push.
-        if suspect is not None and suspect.marked.stale.now < suspect.marked.due_at:
-            self._push(suspect)
+    def _try_suspects_again(self) -> None:
+        suspects, self._suspects = self._suspects, []
+        for suspect in suspects:
+            # After its push lease it is another monitor's to push.
+            if suspect.marked.stale.now < suspect.marked.due_at:
+                self._push(suspect.store, suspect.marked, suspect.message)
 
-    def _outage(self, *refused: Attempt) -> None:
-        self.done.outage = True
-        for attempt in refused:
-            try:
-                attempt.store.unmark(attempt.marked, self._pause)
-            except DatabaseUnreachable:
-                self.logger.debug("Message %s waits for its push lease.", attempt.message_id)
-        if not self._known:
-            self.logger.warning(
-                "The broker takes no messages (%s, the first is %s); the monitor waits.",
-                type(refused[0].error).__name__,
-                refused[0].message_id,
-            )
-
-    def _set_aside(self, attempt: Attempt) -> None:
-        assert attempt.error is not None
+    def _set_aside(self, store: Store, marked: Marked, error: Exception) -> None:
         self.done.failed += 1
         self.logger.warning(
             "Message %s of actor %r cannot be sent (%s); it is tried again after its backoff.",
-            attempt.message_id,
-            attempt.marked.stale.actor_name,
-            type(attempt.error).__name__,
+            marked.stale.message_id,
+            marked.stale.actor_name,
+            type(error).__name__,
         )
-        attempt.store.set_aside(attempt.marked, attempt.error)
+        store.set_aside(marked, error)

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import enum
-import os
-import socket
-import threading
+import math
 import time
 import uuid
 from collections.abc import Callable
@@ -18,13 +16,14 @@ from dramatiq.broker import MessageProxy
 from dramatiq.logging import get_logger
 from dramatiq.middleware import Shutdown, TimeLimit
 
-from .errors import Duplicate, LeaseLost, RequeueImmediately
+from .errors import Duplicate, LeaseLost, RequeueImmediately, reason
 from .fence import Fence
-from .keeper import Keeper, Lease, Owed
+from .keeper import Keeper, Lease
 from .leftovers import leftovers_rolled_back
-from .messages import CLAIM_ID, EPOCH, SCHEDULED_AT, epoch_of, new_audit
-from .models import NAME_LENGTH
+from .messages import AnyMessage, epoch_of
+from .models import COMPLETED
 from .options import Policy
+from .owed import Owed
 from .store import Copy, Held, Store
 
 logger = get_logger(__name__)
@@ -38,9 +37,8 @@ class Outcome(enum.Enum):
     NONE = "nothing yet"
     RETURNED = "the body returned"
     RAISED = "the body, or a hook, raised an exception"
-    REQUEUED = "the body asked to be run again"
-    ABORTED = "another middleware skipped it, on purpose"
-    FAILED = "another middleware skipped it, as failed"
+    REQUEUED = "it is to be run again"
+    SKIPPED = "another middleware skipped it"
 
 
 class Run:
@@ -63,57 +61,16 @@ class Run:
         self.claim = Held(message.message_id, self.epoch + 1, str(uuid.uuid4()))
         self.fence = Fence()
         self.outcome = Outcome.NONE
-        self.error: BaseException | None = None
         self.in_body = False
+        self.body_ended = False
         self.claiming = False
         self.held = False
         self.lost = False
         self.completed = False  # by transaction()
         self.let_go = False  # a release is written or owed, and Retries' copy is out
         self.follow_up_failed = False
+        self.compensated = False  # the message to on_retry_exhausted is out
         self.settled = False
-
-    def begin(self, retention: int) -> None:
-        """Claim the job, and have its lease renewed from now on.
-
-        Raises:
-          Duplicate: It is not this copy's to run.
-          DatabaseUnreachable: Nobody knows; the claim may be repeated.
-        """
-        if not self._take():
-            if self.store.find(self.claim.message_id) is not None:
-                raise self.refuse("its audit is finished, or another copy's to claim")
-            self._adopt(retention)
-        if self.policy.heartbeat_interval is not None:
-            self.keeper.hold(self._lease(self.policy.heartbeat_interval / 1000))
-
-    def _take(self) -> bool:
-        self.claiming = True
-        claimed = self.store.claim(
-            self.claim.message_id,
-            self.epoch,
-            self.claim.claim_id,
-            parent=self.message.options.get(CLAIM_ID),
-            worker=_worker_name(),
-            lease=timedelta(milliseconds=self.policy.lease),
-        )
-        self.held = claimed is not None
-        self.claiming = False
-        return self.held
-
-    def _adopt(self, retention: int) -> None:
-        """Write the audit that the database has lost, or never had, and claim it.
-
-        An old copy's audit may have been completed and cleaned up, so that is skipped.
-        """
-        options = self.message.options
-        age = self.store.sender_clock() - options.get(SCHEDULED_AT, self.message.message_timestamp)
-        if EPOCH in options and age >= retention / 2:
-            raise self.refuse("it has no audit, and is too old to be given a new one")
-        self.store.enqueue(new_audit(self.message, self.policy, timedelta(0)), epoch=self.epoch)
-        logger.warning("Message %s had no audit; it has one now.", self.message.message_id)
-        if not self._take():
-            raise self.refuse("another copy was adopted first")
 
     def find_out(self) -> bool:
         """Whether the job is ours, when the claim was interrupted before its answer came."""
@@ -122,15 +79,33 @@ class Run:
             self.claiming = False
         return self.held
 
-    def _lease(self, interval: float) -> Lease:
+    def lease(self, interval: float) -> Lease:
+        """What the keeper renews every *interval* seconds."""
         limit = self._time_limit()
         ends = None if limit is None else time.monotonic() + limit / 1000
         return Lease(self.store, self.claim, interval, self.lose, ends)
+
+    def is_completed(self) -> bool:
+        """Whether the database says that this run has completed the job."""
+        try:
+            audit = self.store.find(self.claim.message_id)
+        except Exception as error:
+            logger.warning("Message %s: %s.", self.claim.message_id, reason(error))
+            return False
+        return audit is not None and (audit.state, audit.epoch, audit.claim_id) == (
+            COMPLETED,
+            self.claim.token,
+            self.claim.claim_id,
+        )
 
     @property
     def compensates(self) -> bool:
         """Its actor names an actor that makes up for it when Dramatiq's retries are exhausted."""
         return bool(self._option("on_retry_exhausted"))
+
+    def is_compensated_by(self, message: AnyMessage) -> bool:
+        """Whether *message*, which follows from this job, makes up for its failure."""
+        return self.message.failed and message.actor_name == self._option("on_retry_exhausted")
 
     def _time_limit(self) -> float | None:
         """Milliseconds that Dramatiq lets the body run; None for ever."""
@@ -166,30 +141,24 @@ class Run:
             if isinstance(error, RequeueImmediately):
                 self._skip(Outcome.REQUEUED, "")
                 raise
-            if self.policy.requeue_on_shutdown and _stems_from(error, Shutdown):
+            if self.policy.requeue_on_shutdown and stems_from(error, Shutdown):
                 self._skip(Outcome.REQUEUED, "")
                 raise RequeueImmediately("the worker is shutting down") from error
             raise
         finally:
-            self.in_body = False
+            self.in_body, self.body_ended = False, True
         if self.lost:
             raise self._skip(Outcome.NONE, "its lease is lost")
         return result
 
     def ended(self, exception: BaseException | None) -> None:
         """Dramatiq says so once, or twice if an interrupt strikes in its after-hooks; the last word counts."""
-        if exception is not None:
-            self.outcome = Outcome.RAISED
-        elif self.message.failed:
-            self.outcome = Outcome.FAILED  # before its body, by another middleware
-        else:
-            self.outcome = Outcome.RETURNED
-        self.error = exception
+        self.outcome = Outcome.RETURNED if exception is None else Outcome.RAISED
 
     def skipped(self) -> None:
         """Skipped after its claim, by ourselves or by another middleware."""
         if self.held and self.outcome is Outcome.NONE and not self.lost:
-            self.outcome = Outcome.FAILED if self.message.failed else Outcome.ABORTED
+            self.outcome = Outcome.SKIPPED
 
     def settle(self) -> None:
         """Write what has become of the job, after all hooks of all middleware."""
@@ -198,7 +167,9 @@ class Run:
         unfinished = self.held or self.claiming
         if not unfinished or self.lost or self.completed or self.let_go:
             self.keeper.drop(self.claim)
-        elif self.outcome is Outcome.RETURNED and not self.follow_up_failed:
+        elif self.outcome is Outcome.RETURNED and not (
+            self.message.failed or self.follow_up_failed
+        ):
             self.keeper.complete(self.store, self.claim)
         else:
             self.keeper.drop(self.claim)
@@ -210,69 +181,80 @@ class Run:
             return
         self.let_go = True
         self.keeper.drop(self.claim)
-        error, broker_id = self.error or "retried", copy.options.get("redis_message_id")
+        error = self.message._exception or "retried"
+        broker_id = copy.options.get("redis_message_id")
         self._write(
             lambda store: store.release(
                 self.claim, error, retry_delay=delay, broker_message_id=broker_id
             )
         )
 
-    def _write(self, write: Callable[[Store], bool]) -> None:
-        """Write now, or let the keeper try for as long as the lease may last."""
+    def _write(self, write: Callable[[Store], bool], lasts: float | None = None) -> None:
+        """Write now, or let the keeper try for as long as the lease may last, or for *lasts* seconds."""
         try:
             written = write(self.store)
         except Exception as error:
-            logger.warning("Message %s: %s. It will be tried again.", self.claim.message_id, error)
-            until = time.monotonic() + self.policy.lease / 1000
+            logger.warning(
+                "Message %s: %s. It will be tried again.", self.claim.message_id, reason(error)
+            )
+            until = time.monotonic() + (self.policy.lease / 1000 if lasts is None else lasts)
             self.keeper.owe(Owed(self.store, self.claim, write, until))
         else:
-            if not written:
+            # A claim that was interrupted may not have been made.
+            if self.held and not written:
                 logger.warning(
-                    "Message %s has ended, but its audit was no longer ours.", self.claim.message_id
+                    "Message %s has ended, but its audit was no longer ours; or the answer to a "
+                    "first try was lost, and that has been written.",
+                    self.claim.message_id,
                 )
 
     def _give_up(self) -> None:
-        error = self.error or "the job, or a follow-up of it, was not carried out to its end"
+        error = self.message._exception or (
+            "the job, or a follow-up of it, was not carried out to its end"
+        )
         if self.outcome is Outcome.REQUEUED:
             self._write(lambda store: store.requeue(self.claim))
-        elif self.outcome is Outcome.ABORTED:
-            self._write(lambda store: store.abort(self.claim))
-        elif self.outcome is Outcome.FAILED or self._is_final():
-            self._write(lambda store: store.dead(self.claim, error))
+        elif self._is_final():
+            self._write(lambda store: store.dead(self.claim, error), math.inf)
+        elif self.outcome is Outcome.SKIPPED:
+            self._write(lambda store: store.abort(self.claim), math.inf)
         else:
             self._write(lambda store: store.release(self.claim, error))
 
     def _is_final(self) -> bool:
         if self.outcome is not Outcome.RAISED:
-            return False
+            # Failed by another middleware, before the body or after it.
+            return self.message.failed and self.outcome is not Outcome.NONE
         throws = self._option("throws")
-        if throws and isinstance(self.error, throws):
-            return True
-        return self.message.failed and self.compensates and not self.follow_up_failed
+        return self.compensated or bool(throws and isinstance(self.message._exception, throws))
 
     def _option(self, name: str) -> Any:
         actor = self.broker.actors.get(self.message.actor_name)
         return self.message.options.get(name) or (actor and actor.options.get(name))
 
-    def _skip(self, outcome: Outcome, reason: str) -> Duplicate:
+    def _skip(self, outcome: Outcome, why: str) -> Duplicate:
         self.outcome = outcome
         # Before the skip is raised: Results may see it before this middleware does.
         self.message.options["store_results"] = False
-        return Duplicate(f"message {self.claim.message_id}: {reason}")
+        return Duplicate(f"message {self.claim.message_id}: {why}")
 
-    def refuse(self, reason: str) -> Duplicate:
+    def skip(self, why: str, outcome: Outcome = Outcome.NONE) -> Duplicate:
         """The error that makes Dramatiq skip this copy, and nobody store a result for it."""
-        logger.info("A copy of message %s is skipped: %s.", self.message.message_id, reason)
-        return self._skip(Outcome.NONE, reason)
+        logger.info("A copy of message %s is skipped: %s.", self.message.message_id, why)
+        return self._skip(outcome, why)
 
 
 def skip_unclaimed(store: Store, message: MessageProxy, epoch: int) -> None:
     """Another middleware skipped a copy before it was claimed."""
     copy = Copy(message.message_id, epoch)
     if message.failed:
-        store.dead(copy, message._exception or "skipped as failed by another middleware")
+        ended = store.dead(copy, message._exception or "skipped as failed by another middleware")
     else:
-        store.abort(copy)
+        ended = store.abort(copy)
+    if not ended:
+        # The job is another copy's, or finished, and so are its result and its dead letter.
+        message.options["store_results"] = False
+        message.failed = False
 
 
 def set_current(run: Run | None) -> None:
@@ -284,12 +266,7 @@ def current_run() -> Run | None:
     return _current.get()
 
 
-def _stems_from(error: BaseException | None, kind: type[BaseException]) -> bool:
+def stems_from(error: BaseException | None, kind: type[BaseException]) -> bool:
     while error is not None and not isinstance(error, kind):
         error = error.__cause__
     return error is not None
-
-
-def _worker_name() -> str:
-    name = f"{socket.gethostname()}:{os.getpid()}:{threading.current_thread().name}"
-    return name[:NAME_LENGTH]

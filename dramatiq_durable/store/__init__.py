@@ -7,7 +7,7 @@ answer.  Nothing is read, changed and saved.  *Open* is pending or running::
     sender    enqueue      (none) → pending                 epoch 0; due at its start + job_timeout + backoff
               push_refused pending → pending                epoch, due_at as inserted; due at its start
               pushed       pending → pending                the same; due as after enqueue (sends in a transaction)
-              withdraw     pending → cancelled              epoch 0: another middleware refused the message
+              withdraw     pending → (none)                 epoch 0: another middleware refused the message
     worker    claim        pending → running                epoch = the copy's; epoch+1, new claim_id; due after the lease
                            running → running                the copy is the holder's retry: epoch+1 = the copy's, its claim_id
               adopt        (none) → pending                 a copy without an audit, with the copy's epoch
@@ -15,9 +15,9 @@ answer.  Nothing is read, changed and saved.  *Open* is pending or running::
               complete     open → completed                 token and claim_id; payload blanked
               release      running → pending                token and claim_id; epoch+1, failure_count+1
               requeue      running → pending                token and claim_id; epoch+1, due now, counters reset
-              dead         running → dead                   token and claim_id
+              dead         open → dead                      token and claim_id
                            pending → dead                   the copy's epoch
-              abort        running|pending → cancelled      as dead
+              abort        open → cancelled                 as dead
     monitor   mark         open → pending                   state, epoch, due_at as read; due after the push lease
               confirm      pending → pending                as marked; due after job_timeout + backoff
               unmark       pending → pending                as marked; broker down: enqueue_count back; due after a pause

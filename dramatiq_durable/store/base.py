@@ -11,6 +11,7 @@ from typing import Any, ClassVar
 import peewee
 
 from ..connections import Connections
+from ..lanes import plain_of
 from ..models import Audit
 
 MICROSECONDS = 10**6
@@ -86,7 +87,7 @@ class Base:
     def now(self, plus: timedelta = timedelta(0)) -> Any:
         """The database's clock as an expression, *plus* later."""
         if self._now_sql is None:
-            self._now_sql = peewee.SQL(_now_sql(self.database))
+            self._now_sql = peewee.SQL(_now_sql(plain_of(self.database)))
         offset = microseconds(self.clock_offset + plus)
         return self._now_sql + offset if offset else self._now_sql
 
@@ -112,6 +113,11 @@ class Base:
             & (self.audit.claim_id == held.claim_id)
         )
 
+    def _lease_length(self, lease: Any) -> Any:
+        # A job whose worker crashed is slowed down; the first crash is not held against it.
+        crashed = peewee.Case(None, [(self.audit.crash_count > 0, self.audit.backoff)], 0)
+        return lease + crashed
+
 
 def microseconds(duration: timedelta) -> int:
     return duration // timedelta(microseconds=1)
@@ -129,9 +135,7 @@ def _materialised(result: Any) -> Any:
     return result if isinstance(result, (int, type(None))) else list(result)
 
 
-def _now_sql(database: Any) -> str:
-    while isinstance(database, peewee.Proxy):
-        database = database.obj
+def _now_sql(database: peewee.Database) -> str:
     for cls, sql in _NOW.items():
         if isinstance(database, cls):
             return sql

@@ -119,11 +119,13 @@ class Monitoring(Base):
             ).where(self._as_marked(marked))
         )
 
-    def unmark(self, marked: Marked, pause: timedelta) -> bool:
+    def unmark(self, marked: Marked, pause: timedelta, error: BaseException | str) -> bool:
         """The broker did not take the message, nor would it take another; no backoff is used up."""
         return self._changed(
             self.audit.update(
-                due_at=self.now(pause), enqueue_count=self.audit.enqueue_count - 1
+                due_at=self.now(pause),
+                enqueue_count=self.audit.enqueue_count - 1,
+                last_error=error_text(error),
             ).where(self._as_marked(marked))
         )
 

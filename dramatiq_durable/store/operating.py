@@ -120,7 +120,7 @@ class Operating(Base):
         over: before, two would run at once.
         """
         audit = self.audit
-        lease_over = audit.finished_at + audit.lease
+        lease_over = audit.finished_at + self._lease_length(audit.lease)
         later = peewee.Case(None, [(lease_over > self.now(), lease_over)], self.now())
         for part in chunks(message_ids, IDS_PER_STATEMENT):
             chosen = self._in_namespace() & audit.message_id.in_(part)

@@ -7,7 +7,8 @@ from typing import Any
 
 import peewee
 
-from ..models import CANCELLED, PENDING
+from ..errors import DurableError
+from ..models import PENDING
 from .base import PUSH_LEASE, Base, NewAudit, microseconds
 
 
@@ -22,6 +23,9 @@ class Sending(Base):
 
         Returns:
           False when the message has its audit already, which stays as it is.
+
+        Raises:
+          DurableError: A constraint of the table refuses the audit.
         """
         late = self._late(new, transaction is not None)
         query = self.audit.insert(
@@ -44,9 +48,18 @@ class Sending(Base):
             payload=new.payload,
         ).on_conflict_ignore()
         query = query.as_rowcount()
-        if transaction is not None:
-            return bool(query.execute(transaction) == 1)
-        return self._changed(query)
+        count = self._execute(query) if transaction is None else query.execute(transaction)
+        # What is ignored is a conflict of any column, and on SQLite whatever is NULL but must not be.
+        if count != 1 and not self._has(new.message_id, transaction):
+            raise DurableError("a constraint on a column of the table of audits refuses it")
+        return bool(count == 1)
+
+    def _has(self, message_id: str, transaction: peewee.Database | None) -> bool:
+        query = self.audit.select(self.audit.id).where(self.audit.message_id == message_id).tuples()
+        # A transaction may not see what others have committed since it began.
+        return bool(
+            (transaction is not None and list(query.execute(transaction))) or self._execute(query)
+        )
 
     def push_refused(self, new: NewAudit, *, in_transaction: bool = False) -> bool:
         """Make the audit due at its start, for the broker did not take the message.
@@ -81,11 +94,12 @@ class Sending(Base):
         )
 
     def withdraw(self, message_id: str) -> bool:
-        """Close the audit of a message that another middleware refused to enqueue."""
+        """Delete the audit of a message that another middleware refused to enqueue.
+
+        Nothing of it was pushed, and its sender may enqueue it again.
+        """
         return self._changed(
-            self.audit.update(
-                state=CANCELLED, epoch=self.audit.epoch + 1, due_at=None, finished_at=self.now()
-            ).where(
+            self.audit.delete().where(
                 self.audit.message_id == message_id,
                 self.audit.state == PENDING,
                 self.audit.epoch == 0,
@@ -104,14 +118,21 @@ class Sending(Base):
 
     def retry_refused(self, message_id: str, epoch: int, delay: timedelta) -> bool:
         """Make a released audit due at its retry, for the broker did not take the retry's copy."""
+        count = self.audit.enqueue_count
+        released = (
+            (self.audit.message_id == message_id)
+            & (self.audit.state == PENDING)
+            & (self.audit.epoch == epoch)
+            & (count > 0)
+        )
+        found = self._execute(self.audit.select(count).where(released).tuples())
+        if not found:
+            return False
+        # By its value, for a statement whose answer was lost is repeated.
+        [before] = found[0]
         return self._changed(
-            self.audit.update(
-                due_at=self.now(delay), enqueue_count=self.audit.enqueue_count - 1
-            ).where(
-                self.audit.message_id == message_id,
-                self.audit.state == PENDING,
-                self.audit.epoch == epoch,
-                self.audit.enqueue_count > 0,
+            self.audit.update(due_at=self.now(delay), enqueue_count=before - 1).where(
+                released, count == before
             )
         )
 

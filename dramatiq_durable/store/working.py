@@ -183,7 +183,7 @@ class Working(Base):
 
     def _belongs_to(self, holder: Held | Copy) -> Any:
         if isinstance(holder, Held):
-            return self._held_by(holder) & (self.audit.state == RUNNING)
+            return self._held_by(holder) & self.audit.state.in_(OPEN)
         return (
             (self.audit.message_id == holder.message_id)
             & (self.audit.state == PENDING)
@@ -191,9 +191,7 @@ class Working(Base):
         )
 
     def _lease_end(self, lease: Any) -> Any:
-        # A job whose worker crashed is slowed down; the first crash is not held against it.
-        crashed = peewee.Case(None, [(self.audit.crash_count > 0, self.audit.backoff)], 0)
-        return self.now() + lease + crashed
+        return self.now() + self._lease_length(lease)
 
     def _any_of(self, holds: Sequence[Held]) -> Any:
         if len(holds) == 1:

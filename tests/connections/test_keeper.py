@@ -1,12 +1,15 @@
 """What keeps one audit, or one database, from being written holds up nothing else that the process holds."""
 
+import gc
 import logging
 import threading
 
+import dramatiq
 import pytest
+from dramatiq.brokers.stub import StubBroker
 from playhouse.db_url import connect
 
-from dramatiq_durable import Audit, durable_actor
+from dramatiq_durable import Audit, DurableMiddleware, durable_actor
 
 BEAT = 50  # milliseconds
 BEATS = 5
@@ -230,3 +233,37 @@ def test_a_failure_during_a_stall_of_the_database_is_a_failure_and_no_crash(
     assert durable.flush()
     audit = audit_of(message)
     assert (audit.state, audit.failure_count, audit.crash_count) == ("pending", 1, 0)
+
+
+def keepers():
+    gc.collect()
+    return {thread for thread in threading.enumerate() if thread.name == "durable-keeper"}
+
+
+def test_its_thread_ends_with_the_broker_that_it_works_for(eventually):
+    before = keepers()
+
+    def run_a_job():
+        broker = StubBroker()
+        broker.emit_after("process_boot")
+        durable = DurableMiddleware("sqlite:///:memory:")
+        broker.add_middleware(durable)
+        durable.create_tables()
+
+        @durable_actor(broker=broker)
+        def charge():
+            pass
+
+        message = charge.send()
+        worker = dramatiq.Worker(broker, worker_timeout=10)
+        worker.start()
+        broker.join("default")
+        worker.stop()
+        audit = durable.store.get(message.message_id)
+        assert audit is not None
+        assert audit.state == "completed"
+        return keepers() - before
+
+    its = run_a_job()
+    assert its
+    eventually(lambda: not its & keepers())

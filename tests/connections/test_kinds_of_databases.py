@@ -11,6 +11,7 @@ from playhouse.shortcuts import ReconnectMixin
 from playhouse.sqliteq import SqliteQueueDatabase
 
 from dramatiq_durable import AuditWriteFailed, DurableMiddleware, current_audit, durable_actor
+from dramatiq_durable.errors import OptionError
 
 from .conftest import Note
 
@@ -120,7 +121,7 @@ def test_a_proxy_may_get_its_database_after_the_actors_are_declared(
     def charge(order_id):
         ran.append(order_id)
 
-    with pytest.raises(peewee.ImproperlyConfigured, match="initialize"):
+    with pytest.raises(OptionError, match="initialize"):
         charge.send(0)
 
     proxy.initialize(db)

@@ -7,6 +7,7 @@ from urllib.parse import urlsplit
 import pytest
 
 from dramatiq_durable import durable_actor
+from dramatiq_durable.errors import AuditLocked
 
 pytestmark = pytest.mark.failure(46)
 
@@ -41,13 +42,14 @@ def durable(stub_broker, server_url, make_durable):
 
 @pytest.fixture
 def lock(server_url, console_of):
-    """``lock(message)``: its audit is locked by another transaction until what this returns is called."""
+    """``lock(message, …)``: audits that another transaction locks until what this returns is called."""
     console = console_of(server_url)
     row = "SELECT id FROM durable_audits WHERE message_id = %s FOR UPDATE"
 
-    def lock(message):
+    def lock(*messages):
         console.execute("BEGIN")
-        console.one(row, message.message_id)
+        for message in messages:
+            console.one(row, message.message_id)
         return lambda: console.execute("ROLLBACK")
 
     return lock
@@ -126,6 +128,58 @@ def test_a_completion_whose_audit_is_locked_holds_up_neither_completions_nor_ren
     assert durable.flush()
     assert audit_of(runs_on).state == "completed"
     assert audit_of(held_up).start_count == 1
+
+
+@pytest.mark.parametrize("server_url", ["mariadb"], indirect=True)
+def test_six_completions_whose_audits_are_locked_let_no_lease_run_out(
+    durable, lock, running_worker, eventually, audit_of
+):
+    begun, end_six, end_last = threading.Barrier(8), threading.Event(), threading.Event()
+
+    @durable_actor(heartbeat_interval=1_000)
+    def charge(name):
+        begun.wait(10)
+        assert (end_last if name == "runs on" else end_six).wait(60)
+
+    runs_on, *six = (charge.send(name) for name in ["runs on", *range(6)])
+    with running_worker(threads=7):
+        begun.wait(10)
+        unlock = lock(*six)
+        end_six.set()
+        for _ in range(4):
+            before = audit_of(runs_on).due_at
+            eventually(lambda before=before: audit_of(runs_on).due_at > before, timeout=4)
+        unlock()
+        end_last.set()
+    assert durable.flush()
+    assert {audit_of(message).state for message in (*six, runs_on)} == {"completed"}
+
+
+LOCK_TABLE = {
+    "postgresql": ("BEGIN; LOCK TABLE durable_audits IN ACCESS EXCLUSIVE MODE", "ROLLBACK"),
+    "mysql": ("LOCK TABLES durable_audits WRITE", "UNLOCK TABLES"),
+}
+
+
+def test_keeper_and_monitor_wait_a_second_for_a_table_that_somebody_changes(
+    server_url, durable, console_of
+):
+    @durable_actor
+    def charge():
+        pass
+
+    message = charge.send()
+    store = durable.store.reserved()
+    held = store.claim(message.message_id, 0, "claim", worker="test")
+    console = console_of(server_url)
+    lock, unlock = LOCK_TABLE[urlsplit(server_url).scheme]
+    console.execute(lock)
+    began = time.monotonic()
+    with pytest.raises(AuditLocked):
+        store.heartbeat([held])
+    assert time.monotonic() - began < SOON
+    console.execute(unlock)
+    assert store.heartbeat([held]) == set()
 
 
 def test_a_monitor_recovers_the_others_in_the_pass_that_meets_a_locked_audit(

@@ -189,7 +189,7 @@ def test_sends_do_not_notice_that_the_server_has_dropped_all_connections(
     for _ in range(3):
         in_threads(8, charge.send)
         sends += 8
-        assert console.disconnect_all() >= 2
+        assert console.disconnect_all() >= 1
     charge.send(0)
     assert len(audits(shared)) == sends + 1
 

@@ -113,7 +113,7 @@ def test_a_completion_that_comes_after_the_lease_is_refused(
     second = stage.started(message, 2)
     stage.open("end 1")
     stopped.signal(signal.SIGCONT)
-    stopped.wait_for("[dramatiq_durable.keeper] [WARNING]")
+    stopped.wait_for("its audit was no longer ours")
     stage.noted("start 1", "start 2", "end 1")
     audit = stage.audit(message)
     assert (audit.state, audit.epoch, audit.claim_id) == ("running", 2, second.claim_id)

@@ -115,7 +115,7 @@ def test_what_was_sent_while_a_real_broker_was_down_and_before_it_is_sent_when_i
 
 
 @pytest.mark.failure(33)
-def test_a_pass_tries_two_messages_at_a_broker_that_is_down(
+def test_a_pass_tries_twenty_messages_at_a_broker_that_is_down(
     switchable, sqlite_db, make_durable, declare, clock, monitor
 ):
     make_durable(switchable, sqlite_db)
@@ -126,11 +126,11 @@ def test_a_pass_tries_two_messages_at_a_broker_that_is_down(
     switchable.error = ConnectionRefusedError()
     switchable.attempts = 0
     assert monitor.run_once().outage
-    assert switchable.attempts == 2
+    assert switchable.attempts == 20
 
 
 @pytest.mark.failure(33)
-def test_the_pause_grows_with_the_outage_up_to_a_minute_and_is_short_again_after_it(
+def test_the_pause_grows_with_the_outage_up_to_ten_seconds_and_is_short_again_after_it(
     switchable, sqlite_db, make_durable, declare, clock, audit_of
 ):
     make_durable(switchable, sqlite_db)
@@ -151,15 +151,15 @@ def test_the_pause_grows_with_the_outage_up_to_a_minute_and_is_short_again_after
     switchable.error = ConnectionRefusedError()
     waits = [wait_after_a_pass() for _ in range(10)]
     assert waits[:6] == sorted(waits[:6])
-    assert waits[0] < timedelta(seconds=10)
-    assert timedelta(seconds=60) <= waits[-1] < timedelta(seconds=70)
+    assert waits[0] < timedelta(seconds=5)
+    assert timedelta(seconds=10) <= waits[-1] < timedelta(seconds=15)
 
     switchable.error = None
     assert monitor.run_once().recovered == 1
     clock.move(hours=1)
     moved += timedelta(hours=1)
     switchable.error = ConnectionRefusedError()
-    assert wait_after_a_pass() < timedelta(seconds=10)
+    assert wait_after_a_pass() < timedelta(seconds=5)
 
 
 @pytest.mark.failure(33)

@@ -5,6 +5,7 @@ from datetime import timedelta
 
 import peewee
 import pytest
+from dramatiq.common import current_millis
 
 from dramatiq_durable import durable_actor
 
@@ -139,3 +140,29 @@ def test_a_delayed_message_that_was_committed_but_not_pushed_runs_a_push_lease_a
     assert monitor.run_once().recovered == 1
     work()
     assert ran == [42]
+
+
+@pytest.mark.failure(8)
+@pytest.mark.parametrize("kind", [int, float])
+def test_an_eta_without_a_delay_counts_as_one(
+    stub_broker, stub_durable, declare, ran, monitor, clock, work, audit_of, kind
+):
+    """Dramatiq's consumers wait for it, too."""
+    eta = kind(current_millis() + 7_200_000)
+    message = declare().send_with_options(args=(42,), eta=eta)
+    audit = audit_of(message)
+    assert timedelta(0) <= audit.created_at + 2 * HOUR - audit.scheduled_at < HOUR
+    stub_broker.flush_all()
+
+    clock.move(hours=2, minutes=10)
+    assert monitor.run_once().recovered == 0
+    clock.move(minutes=1)
+    assert monitor.run_once().recovered == 1
+    work()
+    assert ran == [42]
+
+
+@pytest.mark.parametrize("eta", [None, "tomorrow", 1, -1])
+def test_an_eta_that_is_none_or_past_is_no_delay(stub_durable, declare, audit_of, eta):
+    audit = audit_of(declare().send_with_options(args=(42,), eta=eta))
+    assert audit.scheduled_at == audit.created_at

@@ -93,9 +93,9 @@ def test_a_delayed_push_is_due_after_its_delay_too(store, rows, clock):
 def test_a_push_that_failed_gives_the_send_back(store, rows, clock):
     mark = marked(store, rows, clock)
     before = rows.clock()
-    changed = rows.changed(mark.stale.message_id, lambda: store.unmark(mark, MINUTE))
+    changed = rows.changed(mark.stale.message_id, lambda: store.unmark(mark, MINUTE, "refused"))
     assert before <= changed.pop("due_at") - MINUTE <= rows.clock()
-    assert changed == {"enqueue_count": 1}
+    assert changed == {"enqueue_count": 1, "last_error": "refused"}
 
 
 def test_a_message_that_cannot_be_sent_waits_for_its_backoff_with_the_error(store, rows, clock):

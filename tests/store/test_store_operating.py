@@ -91,6 +91,17 @@ def test_a_job_cancelled_while_it_ran_comes_back_when_that_lease_is_over(store, 
     assert rows.of(held.message_id)["due_at"] == finished_at + LEASE
 
 
+def test_so_does_one_whose_lease_was_longer_because_it_had_crashed(store, rows, clock):
+    held = rows.claim()
+    clock.move(seconds=LEASE.total_seconds())
+    assert store.mark(rows.stale(held.message_id), BACKOFF)
+    held = rows.claim(held.message_id, held.token)
+    assert list(store.cancel([held.message_id])) == [1]
+    finished_at = rows.of(held.message_id)["finished_at"]
+    assert list(store.retry([held.message_id])) == [1]
+    assert rows.of(held.message_id)["due_at"] == finished_at + LEASE + BACKOFF
+
+
 def test_a_job_cancelled_long_ago_comes_back_at_once(store, rows, clock):
     message_id = rows.cancel()
     clock.move(seconds=LEASE.total_seconds())

@@ -4,7 +4,7 @@ from datetime import timedelta
 
 import pytest
 
-from dramatiq_durable.models import CANCELLED, PENDING
+from dramatiq_durable.models import PENDING
 from dramatiq_durable.store.base import PUSH_LEASE
 
 DELAY = timedelta(hours=5)
@@ -109,13 +109,19 @@ def test_a_refused_push_makes_the_audit_due_at_its_start_and_uses_up_no_backoff(
     assert changed["enqueue_count"] == 0
 
 
-def test_a_withdrawn_audit_is_cancelled_and_its_copies_are_refused(store, rows):
+def test_a_withdrawn_audit_is_gone_and_its_message_may_be_enqueued_anew(store, rows):
     new = rows.enqueue()
-    before = rows.clock()
-    changed = rows.changed(new.message_id, lambda: store.withdraw(new.message_id))
-    assert before <= changed.pop("finished_at") <= rows.clock()
-    assert changed == {"state": CANCELLED, "epoch": 1, "due_at": None}
+    assert store.withdraw(new.message_id)
+    assert rows.of(new.message_id) is None
     assert store.claim(new.message_id, 0, "c1", worker="w1") is None
+    assert store.enqueue(new)
+
+
+def test_an_audit_that_has_been_claimed_is_not_withdrawn(store, rows):
+    held = rows.claim()
+    before = rows.of(held.message_id)
+    assert not store.withdraw(held.message_id)
+    assert rows.of(held.message_id) == before
 
 
 def test_the_id_of_the_newest_copy_is_noted_while_it_waits(store, rows):

@@ -143,10 +143,13 @@ TRANSITIONS: dict[str, tuple[Any, set[str]]] = {
         {"running"},
     ),
     "requeue": (lambda store, case: store.requeue(case.mine), {"running"}),
-    "dead by its holder": (lambda store, case: store.dead(case.mine, "boom"), {"running"}),
+    "dead by its holder": (
+        lambda store, case: store.dead(case.mine, "boom"),
+        {"running", "recovered"},
+    ),
     "dead by its first copy": (lambda store, case: store.dead(case.copy(0), "boom"), PENDING),
     "dead by its retry": (lambda store, case: store.dead(case.copy(2), "boom"), {"released"}),
-    "abort by its holder": (lambda store, case: store.abort(case.mine), {"running"}),
+    "abort by its holder": (lambda store, case: store.abort(case.mine), {"running", "recovered"}),
     "abort by its first copy": (lambda store, case: store.abort(case.copy(0)), PENDING),
     "abort by its retry": (lambda store, case: store.abort(case.copy(2)), {"released"}),
     "mark, read while pending": (
@@ -158,7 +161,7 @@ TRANSITIONS: dict[str, tuple[Any, set[str]]] = {
         {"running"},
     ),
     "confirm": (lambda store, case: store.confirm(case.marked, "b2", NO_TIME), {"marked"}),
-    "unmark": (lambda store, case: store.unmark(case.marked, MINUTE), {"marked"}),
+    "unmark": (lambda store, case: store.unmark(case.marked, MINUTE, "refused"), {"marked"}),
     "set_aside": (lambda store, case: store.set_aside(case.marked, "corrupt"), {"marked"}),
     "expire, read while pending": (
         lambda store, case: store.expire(case.read_pending, "too old"),

@@ -1,0 +1,113 @@
+"""A worker claims a job, waits for a database that does not answer, adopts what has no audit."""
+
+from __future__ import annotations
+
+import os
+import socket
+import threading
+import time
+from datetime import timedelta
+
+from dramatiq.logging import get_logger
+from dramatiq.middleware import Shutdown
+
+from .errors import DatabaseUnreachable, Duplicate, reason
+from .messages import CLAIM_ID, EPOCH, SCHEDULED_AT, new_audit
+from .models import NAME_LENGTH
+from .working import Outcome, Run, stems_from
+
+logger = get_logger(__name__)
+
+#: Seconds between two looks at a database that does not answer.
+SHORTEST_PAUSE, LONGEST_PAUSE = 0.25, 5.0
+
+#: Seconds after which one who waits looks whether the worker stops.
+STEP = 0.05
+
+
+def claim(run: Run, retention: int, stopping: threading.Event) -> None:
+    """Claim the job of *run*, as soon as the database answers, unless the worker is *stopping*.
+
+    Raises:
+      Duplicate: It is not this copy's to run, or not now.
+      DatabaseUnreachable: The worker stops; Dramatiq may retry the message.
+    """
+    try:
+        _wait_and_claim(run, retention, stopping)
+    except Duplicate:
+        raise
+    except BaseException as error:
+        stops = stopping.is_set() or stems_from(error, Shutdown)
+        if stops and run.policy.requeue_on_shutdown:
+            raise run.skip("the worker stops", Outcome.REQUEUED) from error
+        if run.compensates and not run.held:
+            # Nothing has run that could be made up for.
+            raise run.skip(f"it could not be claimed ({reason(error)})") from error
+        raise
+
+
+def _wait_and_claim(run: Run, retention: int, stopping: threading.Event) -> None:
+    pause = SHORTEST_PAUSE
+    while True:
+        try:
+            _claim(run, retention)
+            return
+        except DatabaseUnreachable as error:
+            if pause == SHORTEST_PAUSE:
+                logger.warning("Message %s waits: %s", run.claim.message_id, error)
+            if _stops_within(pause, stopping):
+                raise
+            pause = min(2 * pause, LONGEST_PAUSE)
+
+
+def _stops_within(seconds: float, stopping: threading.Event) -> bool:
+    # Not by Event.wait(): an interrupt that strikes in there may leave its lock taken for ever.
+    end = time.monotonic() + seconds
+    while not stopping.is_set() and time.monotonic() < end:
+        time.sleep(STEP)
+    return stopping.is_set()
+
+
+def _claim(run: Run, retention: int) -> None:
+    """Take the job, and have its lease renewed from now on."""
+    if not _take(run):
+        if run.store.find(run.claim.message_id) is not None:
+            raise run.skip("its audit is finished, or another copy's to claim")
+        _adopt(run, retention)
+    if run.policy.heartbeat_interval is not None:
+        run.keeper.hold(run.lease(run.policy.heartbeat_interval / 1000))
+
+
+def _take(run: Run) -> bool:
+    run.claiming = True
+    claimed = run.store.claim(
+        run.claim.message_id,
+        run.epoch,
+        run.claim.claim_id,
+        parent=run.message.options.get(CLAIM_ID),
+        worker=_worker_name(),
+        lease=timedelta(milliseconds=run.policy.lease),
+    )
+    run.held = claimed is not None
+    run.claiming = False
+    return run.held
+
+
+def _adopt(run: Run, retention: int) -> None:
+    """Write the audit that the database has lost, or never had, and claim it.
+
+    An old copy's audit may have been completed and cleaned up, so that is skipped.
+    """
+    options = run.message.options
+    age = run.store.sender_clock() - options.get(SCHEDULED_AT, run.message.message_timestamp)
+    if EPOCH in options and age >= retention / 2:
+        raise run.skip("it has no audit, and is too old to be given a new one")
+    run.store.enqueue(new_audit(run.message, run.policy, timedelta(0)), epoch=run.epoch)
+    logger.warning("Message %s had no audit; it has one now.", run.message.message_id)
+    if not _take(run):
+        raise run.skip("another copy was adopted first")
+
+
+def _worker_name() -> str:
+    name = f"{socket.gethostname()}:{os.getpid()}:{threading.current_thread().name}"
+    return name[:NAME_LENGTH]

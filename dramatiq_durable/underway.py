@@ -1,0 +1,175 @@
+"""Messages on their way to the broker, and what has to be in the database before each push."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from contextvars import ContextVar
+from datetime import timedelta
+from typing import Any, Protocol
+
+import dramatiq
+import peewee
+from dramatiq.middleware import MiddlewareError
+
+from .errors import OptionError, PayloadTooLarge
+from .lanes import in_memory
+from .messages import CLAIM_ID, EPOCH, MESSAGE_ID, SCHEDULED_AT, AnyMessage, new_audit, stamped
+from .options import LONGEST, Policy, check_together, checked
+from .store import NewAudit, Store
+from .working import Run
+
+Message = dramatiq.Message[Any]
+
+_underway: ContextVar[Underway | None] = ContextVar("durable_send", default=None)
+
+
+class Underway(Protocol):
+    """A message that the wrapper pushes."""
+
+    message: Message
+
+    def before_push(self, message: Message) -> None:
+        """Called in ``before_enqueue`` with the *message* as it goes out."""
+
+
+class Hooks(Protocol):
+    """What the wrapper asks of the middleware."""
+
+    def policy(self, message: AnyMessage) -> Policy: ...
+    def store_for(self, policy: Policy) -> Store: ...
+    def audit_failed(self, broker: dramatiq.Broker, message: Message, error: Exception) -> None: ...
+    def audit_columns(self, broker: dramatiq.Broker, message: Message) -> Mapping[str, Any]: ...
+    def enqueue_failed(
+        self, broker: dramatiq.Broker, message: Message, error: Exception
+    ) -> None: ...
+
+
+class Refused(MiddlewareError):
+    """Carries an error of the sender's through the broker, which would log any other kind and go on."""
+
+
+class FirstSend:
+    """A message on its way to its first push."""
+
+    def __init__(
+        self, hooks: Hooks, broker: dramatiq.Broker, message: Message, delay: int | None
+    ) -> None:
+        options = checked(message.options, f"message for {message.actor_name!r}")
+        self.hooks = hooks
+        self.broker = broker
+        self.policy = hooks.policy(stamped(message, **options))
+        check_together(self.policy, f"message for {message.actor_name!r}")
+        self.store = hooks.store_for(self.policy)
+        now = self.store.sender_clock()
+        wait = _wait(message, delay, now)
+        if wait > LONGEST // timedelta(milliseconds=1):
+            raise OptionError(f"a delay of {wait} ms is longer than {LONGEST.days} days")
+        self.delay = timedelta(milliseconds=wait)
+        if self.policy.requeue_on_shutdown:
+            options["notify_shutdown"] = True
+        stamps = {EPOCH: 0, MESSAGE_ID: message.message_id, SCHEDULED_AT: now + wait}
+        self.message = stamped(message, **options, **stamps)
+        self.error: Exception | None = None
+        self.written = False
+        self.inserted = False  # False: the message has been sent before
+        self.new: NewAudit | None = None  # None: audit_failed() let the message go without one
+
+    @property
+    def in_transaction(self) -> bool:
+        """Whether the audit will be part of a transaction of the caller's."""
+        database = self.store.database
+        return not in_memory(database) and database.in_transaction() and not _is_manual(database)
+
+    def write(self, message: Message, *, in_transaction: bool = False) -> None:
+        """Write the audit of *message*, once, though RabbitMQ's broker asks again for each of its attempts.
+
+        Raises:
+          Refused: Nothing was written; :attr:`error` says why.
+        """
+        if self.written:
+            return
+        try:
+            new = self._audit_of(message)
+            transaction = self.store.database if in_transaction else None
+            try:
+                self.inserted = self.store.enqueue(new, transaction=transaction)
+                self.new = new
+            except Exception as error:
+                self.hooks.audit_failed(self.broker, message, error)
+        except Exception as error:
+            self.error = error
+            raise Refused from error
+        self.written = True
+
+    def before_push(self, message: Message) -> None:
+        self.write(message)
+
+    def _audit_of(self, message: Message) -> NewAudit:
+        new = new_audit(message, self.policy, self.delay)
+        columns = self.hooks.audit_columns(self.broker, message)
+        new = dataclasses.replace(new, columns=columns)
+        size, limit = len(new.payload), self.policy.max_payload_size
+        if limit is not None and size > limit:
+            raise PayloadTooLarge(message.actor_name, size, limit)
+        return new
+
+
+class Retry:
+    """The copy that Dramatiq's Retries sends of the job that has just failed here."""
+
+    def __init__(self, run: Run, message: AnyMessage, delay: int | None) -> None:
+        self.run = run
+        self.delay = timedelta(milliseconds=delay or 0)
+        self.epoch = run.claim.token + 1
+        claim = {MESSAGE_ID: message.message_id, CLAIM_ID: run.claim.claim_id}
+        self.message = stamped(message, **{EPOCH: self.epoch}, **claim)
+
+    def before_push(self, message: Message) -> None:
+        self.run.let_go_to(message, self.delay)
+
+
+class AsItIs:
+    """A message that needs no audit, or that a worker gives one."""
+
+    def __init__(self, message: AnyMessage) -> None:
+        self.message: Message = message  # type: ignore[assignment]
+
+    def before_push(self, message: Message) -> None:
+        pass
+
+
+def push(broker_push: Any, underway: Underway, delay: int | None) -> Message:
+    """Have the broker enqueue it, and :func:`before_push` know what it is."""
+    before = _underway.set(underway)
+    try:
+        pushed: Message = broker_push(underway.message, delay=delay)
+        return pushed
+    finally:
+        _underway.reset(before)
+
+
+def before_push(message: Message) -> bool:
+    """Called in ``before_enqueue``: write what has to be in the database before the push.
+
+    Returns:
+      False when the message does not come from the wrapper.
+    """
+    underway = _underway.get()
+    if underway is None or underway.message.message_id != message.message_id:
+        return False
+    underway.before_push(message)
+    return True
+
+
+def _wait(message: AnyMessage, delay: int | None, now: int) -> int:
+    """Milliseconds until the message is meant to start."""
+    eta = message.options.get("eta")
+    # A consumer waits for it where the sender has named no delay.
+    if delay is None and isinstance(eta, (int, float)):
+        return max(int(eta) - now, 0)
+    return delay or 0
+
+
+def _is_manual(database: Any) -> bool:
+    return isinstance(database.top_transaction(), peewee._manual)
