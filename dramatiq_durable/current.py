@@ -80,9 +80,9 @@ class CurrentAudit:
                     raise LeaseLost(f"the lease of message {self.message_id} is lost")
                 yield database
         except BaseException:
+            run.keeper.suspend(run.claim, False)
             # An after_commit() callback, or a lost answer, may have failed what is committed.
             run.completed = run.is_completed()
-            run.keeper.suspend(run.claim, False)
             raise
         run.keeper.drop(run.claim)
 
