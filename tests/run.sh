@@ -67,7 +67,7 @@ fi
 for version in $(other_pythons); do
     step "Python $version: what needs no server"
     make_venv ".venv-$version" "python$version" -e '.[tests]'
-    ".venv-$version/bin/python" -m pytest -q -n 2 -k "not redis and not rabbitmq and not postgres and not mariadb" \
+    ".venv-$version/bin/python" -m pytest -q -n 4 -k "not redis and not rabbitmq and not postgres and not mariadb" \
         tests/sending tests/working
 done
 

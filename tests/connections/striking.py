@@ -52,6 +52,8 @@ class Strike:
             self.end()
 
     def begin(self):
+        # CPython 3.12 reports instructions only if a frame had asked for them before settrace().
+        sys._getframe().f_trace_opcodes = True
         sys.settrace(self._called)
 
     def end(self):
