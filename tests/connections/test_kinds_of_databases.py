@@ -1,7 +1,9 @@
 """Every way in which an application may have its Peewee database."""
 
 import contextlib
+import gc
 import itertools
+import sqlite3
 from typing import Any
 
 import peewee
@@ -259,3 +261,15 @@ def test_a_url_has_its_user_and_password_percent_encoded(mariadb_url, console_of
         live(mariadb_url.replace("root@", "us%40er:p%40ss%2Fw%3Ard%3F%23%25@"))
     finally:
         console.execute("DROP USER 'us@er'@'%%'")
+
+
+@pytest.mark.parametrize("name", [":memory:", "jobs.db"])
+def test_our_connections_are_closed_when_the_middleware_is_dropped(tmp_path, name):
+    database = peewee.SqliteDatabase(name if name == ":memory:" else tmp_path / name)
+    durable = DurableMiddleware(database)
+    durable.create_tables()
+    connection = durable.store.connections.run(lambda lane: lane.connection())
+    del durable
+    gc.collect()
+    with pytest.raises(sqlite3.ProgrammingError, match="closed"):
+        connection.execute("SELECT 1")
