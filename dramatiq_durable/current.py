@@ -80,6 +80,7 @@ class CurrentAudit:
                     raise LeaseLost(f"the lease of message {self.message_id} is lost")
                 yield database
         except BaseException:
+            run.completed = False
             run.keeper.suspend(run.claim, False)
             # An after_commit() callback, or a lost answer, may have failed what is committed.
             run.completed = run.is_completed()

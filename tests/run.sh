@@ -73,4 +73,4 @@ done
 
 step "tests"
 export DRAMATIQ_DURABLE_REQUIRE_SERVERS=1
-exec "$bin/python" -m pytest -n 2 "$@"
+exec "$bin/python" -m pytest -n 3 "$@"

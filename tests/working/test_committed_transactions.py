@@ -52,6 +52,15 @@ def test_a_job_that_fails_after_its_transaction_is_complete_and_nobody_makes_up_
     assert audit_of(message).state == "completed"
 
 
+class StrikeInTransaction(Strike):
+    """Strikes in ``transaction()`` itself."""
+
+    def _called(self, frame, event, _):
+        if frame.f_code.co_name != "transaction":
+            return None
+        return super()._called(frame, event, _)
+
+
 @pytest.mark.failure(22)
 def test_a_lease_is_renewed_again_after_a_transaction_that_was_struck_at_its_begin(
     durable, ran, work, eventually, audit_of
@@ -68,9 +77,9 @@ def test_a_lease_is_renewed_again_after_a_transaction_that_was_struck_at_its_beg
             before = audit_of(message).due_at
             eventually(lambda: audit_of(message).due_at > before, timeout=10)
 
-        for point in range(1, 25):
+        for point in range(1, 8):
             try:
-                with Strike(point).armed():
+                with StrikeInTransaction(point).armed():
                     begin()
             except (TimeLimitExceeded, KeyError):
                 renewed()
