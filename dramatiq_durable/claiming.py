@@ -12,7 +12,7 @@ from dramatiq.logging import get_logger
 from dramatiq.middleware import Shutdown
 
 from .errors import DatabaseUnreachable, Duplicate, reason
-from .messages import CLAIM_ID, EPOCH, SCHEDULED_AT, new_audit
+from .messages import CLAIM_ID, ENQUEUED_AT, EPOCH, SCHEDULED_AT, new_audit
 from .models import NAME_LENGTH
 from .working import Outcome, Run, stems_from
 
@@ -87,6 +87,7 @@ def _take(run: Run) -> bool:
         parent=run.message.options.get(CLAIM_ID),
         worker=_worker_name(),
         lease=timedelta(milliseconds=run.policy.lease),
+        enqueued_at=run.message.options.get(ENQUEUED_AT),
     )
     run.held = claimed is not None
     run.claiming = False

@@ -21,12 +21,14 @@ EPOCH = "durable_epoch"
 MESSAGE_ID = "durable_message_id"
 #: When the job was first meant to start, in milliseconds by the sender's clock.
 SCHEDULED_AT = "durable_scheduled_at"
+#: In a copy sent by a monitor: when that was, in microseconds by the database's clock.
+ENQUEUED_AT = "durable_enqueued_at"
 #: In a copy sent by Retries: the claim whose holder gave the job up.
 CLAIM_ID = "durable_claim_id"
 
 # What belongs to one copy, not to the message.
 _OF_A_COPY = {
-    "eta", "redis_message_id", "retries", "traceback", "requeue_timestamp", CLAIM_ID,
+    "eta", "redis_message_id", "retries", "traceback", "requeue_timestamp", CLAIM_ID, ENQUEUED_AT,
 }  # fmt: skip
 
 

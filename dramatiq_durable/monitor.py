@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -11,14 +12,25 @@ from datetime import timedelta
 import dramatiq
 from dramatiq.logging import get_logger
 
+from .backlog import Backlog
 from .errors import AuditLocked, DatabaseUnreachable, SchemaMismatch
 from .middleware import find_middleware
 from .options import FOR_EVER
-from .recovery import Pass, Recovery
+from .pace import Pace
+from .presence import presence_of
+from .recovery import OUTAGES, Pass, Recovery
+from .search import Search
 from .store import Stale, Store
 
 # Seconds.
 LONGEST_PAUSE = 10.0
+LONGEST_RECOVERY = 5.0  # then the rest waits for the next pass, which comes at once
+
+#: Messages per second.
+MAX_RATE = 1_000.0
+
+#: One in so many of the stale audits is of the latest, which else would wait for all older ones.
+SHARE_OF_LATEST = 10
 
 
 @dataclass(frozen=True)
@@ -36,6 +48,8 @@ class Monitor:
       broker: A broker with a DurableMiddleware, and the actors declared on it.
       interval: Seconds between two passes.
       batch_size: How many audits are read or deleted at a time.
+      max_rate: How many messages this monitor sends per second at most, so that
+        what comes back after an outage does not crowd out what is sent now.
       expiration: Instead of the middleware's ``expiration``.
       dry_run: Count, but change and send nothing.
 
@@ -49,6 +63,7 @@ class Monitor:
         *,
         interval: float = 1.0,
         batch_size: int = 500,
+        max_rate: float = MAX_RATE,
         expiration: timedelta | None = None,
         dry_run: bool = False,
     ) -> None:
@@ -56,6 +71,7 @@ class Monitor:
         self.broker = broker
         self.interval = interval
         self.batch_size = batch_size
+        self.max_rate = max_rate
         self.dry_run = dry_run
         self.middleware = find_middleware(broker)
         options = self.middleware.options
@@ -64,7 +80,13 @@ class Monitor:
         dead_retention = options["dead_retention"]
         self.dead_retention = None if dead_retention == FOR_EVER else _duration(dead_retention)
         self._recovery = Recovery(self.middleware, self.expiration, dry_run=dry_run)
+        self._presence = presence_of(broker)
+        self._backlog = Backlog(self._presence, batch_size)
+        self._search = Search(self._presence)
         self._stopped = threading.Event()
+        self._pace = Pace(max_rate, self._stopped)
+        self._longest = math.inf  # seconds that a pass spends on the stale audits of a store
+        self._cut = False
         self._outages = 0
         self._resting: dict[Store, Rest] = {}
 
@@ -95,6 +117,8 @@ class Monitor:
         Raises:
           SchemaMismatch: Each table is missing, or of another version.
         """
+        self._presence.expect()
+        self._longest = LONGEST_RECOVERY
         while not self._stopped.is_set():
             try:
                 self._next_pass()
@@ -102,8 +126,10 @@ class Monitor:
                 raise
             except Exception:
                 self._outages += 1
+                self._cut = False
                 self.logger.exception("This pass failed; the next one may not.")
-            self._stopped.wait(self._pause(self._outages))
+            if not self._cut:
+                self._stopped.wait(self._pause(self._outages))
 
     def stop(self) -> None:
         """Let :meth:`run` return after the pass it is making; may be called from a signal handler.
@@ -142,9 +168,17 @@ class Monitor:
     def _pass(self, stores: Sequence[Store]) -> tuple[Pass, dict[Store, Exception]]:
         """Serve *stores*, each whatever happens to the others; their errors are returned."""
         done = self._recovery.begin(timedelta(seconds=self._pause(self._outages)))
+        self._backlog.begin()
+        self._search.begin(read_only=self.dry_run)
+        self._cut = False
         errors: dict[Store, Exception] = {}
         self._each(stores, self._recover, errors)
+        self._each(stores, self._find, errors)
         self._recovery.end()
+        if errors or done.outage or self.dry_run:
+            self._search.give_up()
+            self._cut = False
+        self._search.end(self.middleware.stores())
         self._each(stores, self._cleanup, errors)
         self._outages = self._outages + 1 if done.outage else 0
         return done, errors
@@ -163,18 +197,61 @@ class Monitor:
                     errors[store] = error
 
     def _recover(self, store: Store, done: Pass) -> None:
+        """Send what is stale, and not just waiting; the oldest first, and of the latest a few."""
+        end = time.monotonic() + self._longest
         last: Stale | None = None
         while not done.outage:
             batch = store.stale(self.batch_size, after=last)
-            for last in batch:
-                try:
-                    self._recovery.act(store, last)
-                except AuditLocked:
-                    self.logger.debug("Message %s is locked; passed by.", last.message_id)
-                if done.outage:
-                    return
-            if len(batch) < self.batch_size or self._stopped.is_set():
+            self._send(store, batch, done)
+            if len(batch) < self.batch_size or self._is_over(end):
                 return
+            last = batch[-1]
+            if self._longest < math.inf:
+                self._send(store, store.latest(self.batch_size // SHARE_OF_LATEST + 1), done)
+
+    def _find(self, store: Store, done: Pass) -> None:
+        """Send what the broker has lost."""
+        end = time.monotonic() + self._longest
+        try:
+            while not done.outage and (batch := self._search.next_batch(store)) is not None:
+                for stale in batch:
+                    self._act(store, stale, done, hopeless=False)
+                if self._is_over(end):
+                    return
+        except OUTAGES as error:
+            self.logger.debug("The broker tells nothing (%s).", type(error).__name__)
+            self._search.give_up()
+
+    def _is_over(self, end: float) -> bool:
+        """Whether the pass has to end, in the middle of what there is to do."""
+        self._cut = self._cut or time.monotonic() >= end
+        return self._cut or self._stopped.is_set()
+
+    def _send(self, store: Store, batch: Sequence[Stale], done: Pass) -> None:
+        held = self._backlog.held(store, batch)
+        if held:
+            done.held += len(held) if self.dry_run else self._hold(store, held)
+        ids = {stale.id for stale in held}
+        for stale in batch:
+            if stale.id not in ids:
+                self._act(store, stale, done)
+
+    def _hold(self, store: Store, held: Sequence[Stale]) -> int:
+        try:
+            return store.hold(held)
+        except AuditLocked:
+            self.logger.debug("An audit that waits is locked; the next pass asks again.")
+            return 0
+
+    def _act(self, store: Store, stale: Stale, done: Pass, *, hopeless: bool = True) -> None:
+        if done.outage:
+            return
+        before = done.recovered
+        try:
+            self._recovery.act(store, stale, hopeless=hopeless)
+        except AuditLocked:
+            self.logger.debug("Message %s is locked; passed by.", stale.message_id)
+        self._pace.spend(done.recovered - before)
 
     def _cleanup(self, store: Store, done: Pass) -> None:
         if self.dry_run:

@@ -14,16 +14,16 @@ from dramatiq.logging import get_logger
 
 from .backoff import cubic_backoff
 from .errors import DatabaseUnreachable
-from .messages import copy_of
+from .messages import ENQUEUED_AT, copy_of, stamped
 from .middleware import DurableMiddleware
 from .models import RUNNING
 from .options import Policy, checked
-from .store import Marked, Stale, Store
+from .store import Marked, Stale, Store, instant
 
 #: What a broker raises when it takes no message at all; some do so at one that they do not like.
 OUTAGES = (BrokerConnectionError, redis.RedisError, OSError)
 
-#: Messages that a pass sees refused in a row, and seconds that it spends so, before it stops.
+#: Messages that a pass sees refused in a row, and seconds that it spends so, before it stops; one while an outage goes on.
 REFUSALS, REFUSAL_SECONDS = 20, 5.0
 
 #: Refusals that are remembered from pass to pass.
@@ -38,6 +38,7 @@ class Pass:
     dead: int = 0  # given up: past their expiration, or after max_crashes
     deleted: int = 0  # finished and older than their retention
     failed: int = 0  # could not be sent, and are set aside
+    held: int = 0  # stale, but their messages still wait in the broker
     outage: bool = False  # the broker takes nothing, or refused the last message
 
     def __bool__(self) -> bool:
@@ -48,6 +49,8 @@ class Pass:
             f"recovered {self.recovered}, dead {self.dead}, "
             f"deleted {self.deleted}, failed {self.failed}"
         )
+        if self.held:
+            text += f", held {self.held}"
         return f"{text}; the broker takes no messages" if self.outage else text
 
 
@@ -117,8 +120,11 @@ class Recovery:
         if len(self._refused) > REMEMBERED:
             self._refused.clear()
 
-    def act(self, store: Store, listed: Stale) -> None:
-        """Give one audit up or send it again; what is wrong with it must not stop the others."""
+    def act(self, store: Store, listed: Stale, *, hopeless: bool = True) -> None:
+        """Give one audit up, unless not *hopeless*, or send it again.
+
+        What is wrong with it must not stop the others.
+        """
         stale = store.load(listed)
         if stale is None:
             return
@@ -133,7 +139,7 @@ class Recovery:
         except Exception as wrong:
             error = wrong
             backoff = cubic_backoff(stale.enqueue_count + 1)
-        reason = self._hopeless(stale, policy)
+        reason = self._hopeless(stale, policy) if hopeless else None
         if reason is not None:
             self.done.dead += self.dry_run or store.expire(stale, reason)
         elif self.dry_run:
@@ -161,18 +167,20 @@ class Recovery:
 
     def _push(self, store: Store, marked: Marked, message: Any) -> None:
         stale = marked.stale
-        wait = max(stale.scheduled_at - stale.now, timedelta(0))
+        wait = max(marked.starts_at - stale.now, timedelta(0))
         delay = wait // timedelta(milliseconds=1) or None
         try:
-            pushed = self.middleware.push(message, delay)
+            copy = stamped(message, **{ENQUEUED_AT: instant(marked.starts_at)})
+            pushed = self.middleware.push(copy, delay)
         except OUTAGES as error:
             self._doubt(Attempt(store, marked, message, error))
         except Exception as error:
             self._set_aside(store, marked, error)
         else:
             self._taken += 1
+            self._known = False
             self._refused.pop(stale.message_id, None)
-            store.confirm(marked, pushed.options.get("redis_message_id"), wait)
+            store.confirm(marked, pushed.options.get("redis_message_id"))
             self.done.recovered += 1
             self._try_suspects_again()
 
@@ -187,7 +195,9 @@ class Recovery:
             self._refusing_since = now
         self._suspects.append(attempt)
         self.done.outage = (
-            len(self._suspects) >= REFUSALS or now - self._refusing_since >= REFUSAL_SECONDS
+            self._known
+            or len(self._suspects) >= REFUSALS
+            or now - self._refusing_since >= REFUSAL_SECONDS
         )
 
     def _try_suspects_again(self) -> None:

@@ -110,8 +110,8 @@ class Enqueue:
         try:
             # Peewee calls back for a savepoint that was rolled back, too.
             if new is None or first.store.begin_push(new):
-                self.push(first.message, delay=delay)
-                new is None or first.store.pushed(new)
+                pushed = self.push(first.message, delay=delay)
+                new is None or first.store.pushed(new, pushed.options.get("redis_message_id"))
         except DatabaseUnreachable as error:
             logger.warning("Message %s is left to the monitor: %s", message_id, error)
         except Exception as error:

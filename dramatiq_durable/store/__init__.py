@@ -22,6 +22,7 @@ answer.  Nothing is read, changed and saved.  *Open* is pending or running::
               confirm      pending → pending                as marked; due after job_timeout + backoff
               unmark       pending → pending                as marked; broker down: enqueue_count back; due after a pause
               set_aside    pending → pending                as marked; it alone refused: due after the backoff, last_error
+              hold         pending → pending                still stale; due after a tenth of its job_timeout
               expire       open → dead                      state, epoch, due_at as read
               cleanup      finished → (none)                finished and scheduled longer ago than the retention
     operator  cancel       open → cancelled                 epoch+1
@@ -32,14 +33,26 @@ up, and each copy carries the epoch it was sent for: one execution an epoch.
 """
 
 from .base import Copy, Held, NewAudit
-from .monitoring import Marked, Monitoring, Stale
+from .monitoring import Marked, Stale, instant
 from .operating import Filters, Operating, Tally
 from .schema import Schema
 from .sending import Sending
+from .waiting import Reach, Waiting
 from .working import Working
 
-__all__ = ["Copy", "Filters", "Held", "Marked", "NewAudit", "Stale", "Store", "Tally"]
+__all__ = [
+    "Copy",
+    "Filters",
+    "Held",
+    "Marked",
+    "NewAudit",
+    "Reach",
+    "Stale",
+    "Store",
+    "Tally",
+    "instant",
+]
 
 
-class Store(Sending, Working, Monitoring, Operating, Schema):
+class Store(Sending, Working, Waiting, Operating, Schema):
     """The audits of one namespace in one table."""

@@ -17,7 +17,7 @@ _EPOCH = datetime(1970, 1, 1)
 
 @dataclass(frozen=True)
 class Stale:
-    """An open audit past its due_at, as it was read; its payload only by :meth:`Monitoring.load`."""
+    """An open audit as a monitor has read it, most often past its due_at; its payload only by :meth:`Monitoring.load`."""
 
     id: int
     message_id: str
@@ -28,8 +28,11 @@ class Stale:
     due_at: datetime
     scheduled_at: datetime
     created_at: datetime
+    enqueued_at: datetime | None
     enqueue_count: int
     crash_count: int
+    job_timeout: int  # microseconds
+    broker_message_id: str | None
     read_at: datetime
     read_on: float  # the monotonic clock at read_at
     pass_at: datetime  # read_at of the first batch of its pass
@@ -40,6 +43,16 @@ class Stale:
         """The database's clock, carried on by this machine's since the audit was read."""
         return self.read_at + timedelta(seconds=time.monotonic() - self.read_on)
 
+    @property
+    def starts_at(self) -> datetime:
+        """When its newest copy came into its queue, or comes there, for it is delayed."""
+        return max(self.enqueued_at or self.scheduled_at, self.scheduled_at)
+
+    @property
+    def is_with_broker(self) -> bool:
+        """Whether a copy is out, as far as the audit says: nobody has claimed it, or given the job up."""
+        return self.state == PENDING and self.enqueued_at is not None
+
 
 @dataclass(frozen=True)
 class Marked:
@@ -47,6 +60,11 @@ class Marked:
 
     stale: Stale
     due_at: datetime
+
+    @property
+    def starts_at(self) -> datetime:
+        """When the copy that is to be pushed comes into its queue."""
+        return max(self.due_at - PUSH_LEASE, self.stale.starts_at)
 
 
 class Monitoring(Base):
@@ -56,28 +74,39 @@ class Monitoring(Base):
         *after* the last one of the batch before: those that follow it and were due then, so that
         what a pass makes due again is for the next one.
         """
+        due_at = self.audit.due_at
+        due = due_at <= (self.now() if after is None else after.pass_at)
+        return self._read(due, limit, after)
+
+    def latest(self, limit: int) -> list[Stale]:
+        """At most *limit* of the open audits that became due last, so that they need not wait for all older ones."""
+        due_at = self.audit.due_at
+        return self._read(due_at <= self.now(), limit, None, due_at.desc())
+
+    def _read(
+        self, condition: Any, limit: int | None, after: Stale | None = None, *order: Any
+    ) -> list[Stale]:
+        """At most *limit* open audits, *after* one in the order of due_at and id."""
         audit = self.audit
         columns = (
             audit.id, audit.message_id, audit.actor_name, audit.queue_name, audit.state,
-            audit.epoch, audit.due_at, audit.scheduled_at, audit.created_at,
-            audit.enqueue_count, audit.crash_count,
+            audit.epoch, audit.due_at, audit.scheduled_at, audit.created_at, audit.enqueued_at,
+            audit.enqueue_count, audit.crash_count, audit.job_timeout, audit.broker_message_id,
         )  # fmt: skip
         before = time.monotonic()
-        query = audit.select(*columns, self.now().alias("clock")).where(self._in_namespace())
-        if after is None:
-            query = query.where(audit.due_at <= self.now())
-        else:
+        query = audit.select(*columns, self.now().alias("clock"))
+        query = query.where(self._in_namespace(), condition)
+        if after is not None:
             query = query.where(
                 audit.due_at >= after.due_at,
-                audit.due_at <= after.pass_at,
                 (audit.due_at > after.due_at) | (audit.id > after.id),
             )
-        rows = self._execute(query.order_by(audit.due_at, audit.id).limit(limit).tuples())
-        return [self._stale(row, before, after) for row in rows]
+        query = query.order_by(*(order or (audit.due_at, audit.id))).limit(limit)
+        return [self._stale(row, before, after) for row in self._execute(query.tuples())]
 
     def _stale(self, row: Any, read_on: float, after: Stale | None) -> Stale:
         *columns, clock = row
-        read_at = _EPOCH + timedelta(microseconds=int(clock))
+        read_at = moment(clock)
         pass_at = read_at if after is None else after.pass_at
         return Stale(*columns, read_at, read_on, pass_at)  # type: ignore[call-arg]
 
@@ -104,17 +133,19 @@ class Monitoring(Base):
                 enqueue_count=self.audit.enqueue_count + 1,
                 crash_count=self.audit.crash_count + int(stale.state == RUNNING),
                 backoff=microseconds(backoff),
+                enqueued_at=None,
                 due_at=due_at,
             ).where(self._as_read(stale))
         )
         return Marked(stale, due_at) if marked else None
 
-    def confirm(self, marked: Marked, broker_message_id: str | None, delay: timedelta) -> bool:
-        """The message is with the broker, which delivers it after *delay*."""
+    def confirm(self, marked: Marked, broker_message_id: str | None) -> bool:
+        """The message is with the broker."""
+        audit = self.audit
         return self._changed(
-            self.audit.update(
-                due_at=self.now(delay) + self.audit.job_timeout + self.audit.backoff,
-                enqueued_at=self.now(),
+            audit.update(
+                due_at=instant(marked.starts_at) + audit.job_timeout + audit.backoff,
+                enqueued_at=marked.starts_at,
                 broker_message_id=broker_message_id,
             ).where(self._as_marked(marked))
         )
@@ -206,3 +237,13 @@ class Monitoring(Base):
             & (self.audit.epoch == marked.stale.epoch)
             & (self.audit.due_at == marked.due_at)
         )
+
+
+def moment(now: Any) -> datetime:
+    """The database's clock, as it answers, in the terms of the columns."""
+    return _EPOCH + timedelta(microseconds=int(now))
+
+
+def instant(moment: datetime) -> int:
+    """The other way round: microseconds since 1970."""
+    return (moment - _EPOCH) // timedelta(microseconds=1)

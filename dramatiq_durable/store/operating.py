@@ -139,6 +139,7 @@ class Operating(Base):
             audit.epoch: audit.epoch + 1,
             audit.due_at: due_at,
             audit.scheduled_at: self.now(),
+            audit.enqueued_at: None,
             audit.finished_at: None,
             audit.enqueue_count: 0,
             audit.crash_count: 0,

@@ -14,12 +14,13 @@ from .base import PUSH_LEASE, Base, NewAudit, microseconds
 
 class Sending(Base):
     def enqueue(
-        self, new: NewAudit, *, epoch: int = 0, transaction: peewee.Database | None = None
+        self, new: NewAudit, *, epoch: int | None = None, transaction: peewee.Database | None = None
     ) -> bool:
         """Insert the audit of a message that is about to be pushed.
 
         Inside the caller's *transaction* the push may come any time later, or
-        never, so that the audit is due after a push lease.
+        never, so that the audit is due after a push lease.  An *epoch* is that of a copy
+        which is adopted; nobody knows when that was enqueued.
 
         Returns:
           False when the message has its audit already, which stays as it is.
@@ -35,11 +36,11 @@ class Sending(Base):
             actor_name=new.actor_name,
             queue_name=new.queue_name,
             state=PENDING,
-            epoch=epoch,
+            epoch=epoch or 0,
             due_at=self.now(new.delay + late),
             scheduled_at=self.now(new.delay),
             created_at=self.now(),
-            enqueued_at=None if transaction is not None else self.now(),
+            enqueued_at=self.now() if transaction is None and epoch is None else None,
             enqueue_count=1,
             job_timeout=microseconds(new.job_timeout),
             lease=microseconds(new.lease),
@@ -67,16 +68,18 @@ class Sending(Base):
         Refused when the push arrived after all and was claimed, or a monitor marked it.
         """
         return self._changed(
-            self.audit.update(due_at=self.now(new.delay), enqueue_count=0).where(
+            self.audit.update(due_at=self.now(new.delay), enqueue_count=0, enqueued_at=None).where(
                 self._being_pushed(new) if in_transaction else self._as_inserted(new, False)
             )
         )
 
-    def pushed(self, new: NewAudit) -> bool:
+    def pushed(self, new: NewAudit, broker_message_id: str | None) -> bool:
         """The message of a committed transaction is with the broker."""
         return self._changed(
             self.audit.update(
-                due_at=self.now(new.delay + self._late(new, False)), enqueued_at=self.now()
+                due_at=self.now(new.delay + self._late(new, False)),
+                enqueued_at=self.now(),
+                broker_message_id=broker_message_id,
             ).where(self._being_pushed(new))
         )
 
@@ -131,9 +134,9 @@ class Sending(Base):
         # By its value, for a statement whose answer was lost is repeated.
         [before] = found[0]
         return self._changed(
-            self.audit.update(due_at=self.now(delay), enqueue_count=before - 1).where(
-                released, count == before
-            )
+            self.audit.update(
+                due_at=self.now(delay), enqueue_count=before - 1, enqueued_at=None
+            ).where(released, count == before)
         )
 
     def _late(self, new: NewAudit, in_transaction: bool) -> timedelta:

@@ -25,12 +25,15 @@ class Working(Base):
         parent: str | None = None,
         worker: str,
         lease: timedelta | None = None,
+        enqueued_at: int | None = None,
     ) -> Held | None:
         """Take the job of a copy that carries *epoch* and, if it is a retry, its *parent*'s claim_id.
 
         The parent's copy proves that its holder gave the job up, even where the
         release could not be written.  A *lease* replaces the one that the sender
         had in mind, for it is this worker that will renew it.
+        *enqueued_at*, in microseconds since 1970, is the copy's own, where it has one: of several
+        copies this may be an older one than the row speaks of, and tells how far its queue has come.
 
         Returns:
           None when the audit is not this copy's to claim, or is missing.
@@ -43,6 +46,9 @@ class Working(Base):
             )
         held = Held(message_id, epoch + 1, claim_id)
         length = audit.lease if lease is None else peewee.Value(microseconds(lease))
+        came: Any = peewee.Case(None, [(audit.enqueued_at.is_null(False), audit.created_at)], None)
+        if enqueued_at is not None:
+            came = peewee.Value(enqueued_at, converter=False)
         claimed = self._changed(
             audit.update(
                 state=RUNNING,
@@ -50,6 +56,7 @@ class Working(Base):
                 claim_id=claim_id,
                 start_count=audit.start_count + 1,
                 started_at=self.now(),
+                enqueued_at=came,
                 worker=worker,
                 lease=length,
                 due_at=self._lease_end(length),
@@ -132,14 +139,17 @@ class Working(Base):
         copy in *retry_delay*, when that copy must be taken for lost.
         """
         wait = self.audit.backoff
+        enqueued_at = None
         if retry_delay is not None:
             wait = self.audit.backoff + self.audit.job_timeout + microseconds(retry_delay)
+            enqueued_at = self.now(retry_delay)
         return self._changed(
             self.audit.update(
                 state=PENDING,
                 epoch=held.token + 1,
                 failure_count=self.audit.failure_count + 1,
                 last_error=error_text(error),
+                enqueued_at=enqueued_at,
                 broker_message_id=broker_message_id,
                 due_at=self.now() + wait,
             ).where(self._held_by(held), self.audit.state == RUNNING)
@@ -154,6 +164,7 @@ class Working(Base):
                 requeue_count=self.audit.requeue_count + 1,
                 enqueue_count=0,
                 crash_count=0,
+                enqueued_at=None,
                 due_at=self.now(),
                 scheduled_at=self.now(),
             ).where(self._held_by(held), self.audit.state == RUNNING)

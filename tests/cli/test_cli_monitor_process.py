@@ -86,7 +86,8 @@ def test_a_signal_lets_the_pass_be_finished(shop, stale, durable, signum):
     assert process.wait() == 0
     confirmed = durable.store.get(message_id)
     assert marked.enqueue_count == confirmed.enqueue_count == 2
-    assert confirmed.enqueued_at > marked.enqueued_at
+    assert marked.enqueued_at is None
+    assert confirmed.enqueued_at is not None
     assert "Recovered 1, dead 0, deleted 0, failed 0." in process.output()
 
 

@@ -13,7 +13,9 @@ from dramatiq.results.backends import StubBackend
 
 from dramatiq_durable import durable_actor
 
-OF_A_COPY = {"eta", "retries", "traceback", "redis_message_id", "requeue_timestamp"}
+OF_A_COPY = {
+    "eta", "retries", "traceback", "redis_message_id", "requeue_timestamp", "durable_enqueued_at",
+}  # fmt: skip
 
 
 class Point(NamedTuple):

@@ -52,7 +52,7 @@ def test_a_mark_gives_a_push_lease_and_counts_the_send(store, rows, clock):
     # The monitor carries the clock on from before its SELECT was under way.
     latest = rows.clock() + timedelta(seconds=1)
     assert before <= changed.pop("due_at") - PUSH_LEASE <= latest
-    assert changed == {"enqueue_count": 2, "backoff": 60_000_000}
+    assert changed == {"enqueue_count": 2, "backoff": 60_000_000, "enqueued_at": None}
 
 
 def test_a_mark_of_a_running_audit_counts_the_crash(store, rows, clock):
@@ -76,18 +76,20 @@ def test_of_two_monitors_one_marks(store, rows, clock):
 def test_a_confirmed_push_is_due_after_timeout_and_backoff(store, rows, clock):
     mark = marked(store, rows, clock)
     message_id = mark.stale.message_id
-    before = rows.clock()
-    changed = rows.changed(message_id, lambda: store.confirm(mark, "b9", NO_TIME))
-    assert before <= changed["enqueued_at"] <= rows.clock()
+    changed = rows.changed(message_id, lambda: store.confirm(mark, "b9"))
+    assert changed["enqueued_at"] == mark.due_at - PUSH_LEASE
     assert changed["due_at"] - changed["enqueued_at"] == JOB_TIMEOUT + MINUTE
     assert changed["broker_message_id"] == "b9"
 
 
-def test_a_delayed_push_is_due_after_its_delay_too(store, rows, clock):
-    mark = marked(store, rows, clock)
-    assert store.confirm(mark, None, DAY)
-    row = rows.of(mark.stale.message_id)
-    assert row["due_at"] - row["enqueued_at"] == DAY + JOB_TIMEOUT + MINUTE
+def test_a_delayed_push_is_due_after_its_delay_too(store, rows):
+    new = rows.enqueue(delay=DAY)
+    [lost] = store.with_broker_among([new.message_id])
+    mark = store.mark(lost, MINUTE)
+    assert store.confirm(mark, None)
+    row = rows.of(new.message_id)
+    assert row["enqueued_at"] == row["scheduled_at"] == row["created_at"] + DAY
+    assert row["due_at"] - row["enqueued_at"] == JOB_TIMEOUT + MINUTE
 
 
 def test_a_push_that_failed_gives_the_send_back(store, rows, clock):

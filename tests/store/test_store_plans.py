@@ -28,9 +28,14 @@ def test_the_index_serves_the_monitor_beside_a_hundred_thousand_finished_audits(
     assert len(store.stale(500)) == 1
     ages = {"retention": timedelta(days=1), "dead_retention": timedelta(days=14)}
     assert store.cleanup(500, **ages) == 0
-    due, cleanup = statements
-    assert "durable_audits_due" in plan(due)
-    assert "durable_audits_finished" in plan(cleanup)
+    assert len(store.latest(50)) == 1
+    assert len(store.with_broker(500, created_by=rows.clock())) == 1
+    assert store.reach(500)
+    due, cleanup, latest, _, with_broker, reach = statements
+    for statement in (due, latest, with_broker):
+        assert "durable_audits_due" in plan(statement)
+    for statement in (cleanup, reach):
+        assert "durable_audits_finished" in plan(statement)
 
 
 def test_each_transition_is_one_statement(store, rows, statements, clock):

@@ -85,8 +85,9 @@ def test_after_the_push_of_a_transaction_the_audit_is_due_as_any_other(store, ro
     new = rows.new(delay=DELAY)
     with db.atomic():
         store.enqueue(new, transaction=db)
-    changed = rows.changed(new.message_id, lambda: store.pushed(new))
-    assert changed.keys() == {"due_at", "enqueued_at"}
+    changed = rows.changed(new.message_id, lambda: store.pushed(new, "b1"))
+    assert changed.keys() == {"due_at", "enqueued_at", "broker_message_id"}
+    assert changed["broker_message_id"] == "b1"
     assert changed["due_at"] == changed["enqueued_at"] + DELAY + new.job_timeout + new.backoff
 
 
@@ -104,6 +105,7 @@ def test_a_refused_push_makes_the_audit_due_at_its_start_and_uses_up_no_backoff(
     changed = rows.changed(
         new.message_id, lambda: store.push_refused(new, in_transaction=in_transaction)
     )
+    assert changed.pop("enqueued_at", None) is None
     assert changed.keys() == {"due_at", "enqueue_count"}
     assert before <= changed["due_at"] - DELAY <= rows.clock()
     assert changed["enqueue_count"] == 0
@@ -142,6 +144,7 @@ def test_a_retry_that_the_broker_refused_is_due_at_its_time_and_uses_up_no_backo
     store.release(held, "boom", retry_delay=DELAY)
     before = rows.clock()
     changed = rows.changed(held.message_id, lambda: store.retry_refused(held.message_id, 2, DELAY))
+    assert changed.pop("enqueued_at", None) is None
     assert changed.keys() == {"due_at", "enqueue_count"}
     assert before <= changed["due_at"] - DELAY <= rows.clock()
     assert changed["enqueue_count"] == 0

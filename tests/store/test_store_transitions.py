@@ -76,7 +76,7 @@ def case_in(store, rows, clock, db):
         case.marked = store.mark(pending, MINUTE)
         if state == "marked":
             return case
-        assert store.confirm(case.marked, "b1", NO_TIME)
+        assert store.confirm(case.marked, "b1")
         if state == "confirmed":
             return case
         if state == "run by a twin":  # as after a failover that lost the first claim
@@ -121,7 +121,7 @@ TRANSITIONS: dict[str, tuple[Any, set[str]]] = {
     "enqueue": (lambda store, case: store.enqueue(case.new), {"missing"}),
     "adopt": (lambda store, case: store.enqueue(case.new, epoch=5), {"missing"}),
     "push_refused": (lambda store, case: store.push_refused(case.new), {"pending"}),
-    "pushed": (lambda store, case: store.pushed(case.new), set()),
+    "pushed": (lambda store, case: store.pushed(case.new, "b1"), set()),
     "withdraw": (lambda store, case: store.withdraw(case.message_id), PENDING),
     "retry_refused": (
         lambda store, case: store.retry_refused(case.message_id, 2, MINUTE),
@@ -160,9 +160,17 @@ TRANSITIONS: dict[str, tuple[Any, set[str]]] = {
         lambda store, case: store.mark(case.read_running, MINUTE),
         {"running"},
     ),
-    "confirm": (lambda store, case: store.confirm(case.marked, "b2", NO_TIME), {"marked"}),
+    "confirm": (lambda store, case: store.confirm(case.marked, "b2"), {"marked"}),
     "unmark": (lambda store, case: store.unmark(case.marked, MINUTE, "refused"), {"marked"}),
     "set_aside": (lambda store, case: store.set_aside(case.marked, "corrupt"), {"marked"}),
+    "hold, read while pending": (
+        lambda store, case: store.hold([case.read_pending]),
+        {"pending"},
+    ),
+    "hold, read while running": (
+        lambda store, case: store.hold([case.read_running]),
+        {"pending"},
+    ),
     "expire, read while pending": (
         lambda store, case: store.expire(case.read_pending, "too old"),
         {"pending"},
@@ -203,7 +211,7 @@ def test_a_transition_happens_from_its_states_only_and_a_refused_one_writes_noth
 @pytest.mark.parametrize(
     ("name", "transition"),
     [
-        ("pushed", lambda store, new: store.pushed(new)),
+        ("pushed", lambda store, new: store.pushed(new, "b1")),
         ("push_refused", lambda store, new: store.push_refused(new, in_transaction=True)),
     ],
 )

@@ -132,7 +132,7 @@ def test_a_late_completion_takes_the_audit_back_from_the_monitor(store, rows, cl
     marked = store.mark(rows.stale(held.message_id), MINUTE)
     assert store.heartbeat([held]) == {held}
     assert store.complete([held]) == set()
-    assert not store.confirm(marked, "b1", timedelta(0))
+    assert not store.confirm(marked, "b1")
     assert store.claim(held.message_id, 1, "c2", worker="w2") is None
 
 
@@ -167,6 +167,7 @@ def test_a_released_job_is_due_after_its_backoff(store, rows):
         "state": PENDING,
         "epoch": 2,
         "failure_count": 1,
+        "enqueued_at": None,
         "last_error": "ValueError: no",
     }
 

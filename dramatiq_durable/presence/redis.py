@@ -1,0 +1,169 @@
+"""Redis: it knows each message, and a key of ours tells when it has forgotten them all."""
+
+from __future__ import annotations
+
+import time
+import uuid
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import dramatiq
+import redis
+from dramatiq.brokers.redis import RedisBroker
+from dramatiq.common import dq_name
+from dramatiq.logging import get_logger
+
+from ..store import Stale, Store
+from .base import BATCH, Answer, Presence, queues_of
+
+#: A search takes no more than one part in this of a monitor's time, however often keys are evicted.
+SEARCH_SHARE = 10
+
+# The search is over for all monitors, unless everything was lost once more meanwhile.
+_SETTLE = """
+if redis.call('get', KEYS[1]) ~= ARGV[1] then return 0 end
+redis.call('set', KEYS[2], '1')
+redis.call('set', KEYS[3], ARGV[2])
+redis.call('del', KEYS[1])
+return 1
+"""
+
+
+class RedisPresence(Presence):
+    """What Redis knows of its messages.
+
+    ``<namespace>:__durable_canary__`` is there as long as nothing was lost.  It
+    is never read but by EXISTS, which does not make it look used, so that a Redis
+    that evicts keys begins with it.  ``…:__durable_server__`` is the run_id of the server that had it, for
+    one that was started again, or a replica that took over, may lack what came last.
+    When one of them is not as it was, each monitor compares the open audits with
+    what Redis has; ``…:__durable_search__`` is there until one of them is through.
+    """
+
+    def __init__(self, broker: RedisBroker) -> None:
+        self.logger = get_logger(__name__, type(self))
+        self._broker: Any = broker
+        self._client: Any = broker.client
+        self._name = broker.namespace
+        keys = (f"{self._name}:__durable_{key}__" for key in ("search", "canary", "server"))
+        self._search, self._canary, self._server = keys
+        self._heartbeats = f"{self._name}:__heartbeats__"
+        self._settle = broker.client.register_script(_SETTLE)
+        self._expected = False  # a canary was seen, or must have been there
+        self._run_id = b""
+        self._token: bytes | None = None  # of the search that is to be made
+        self._began = 0.0
+        self._not_before = 0.0
+        self._beats: dict[bytes, tuple[float, float]] = {}  # by worker: its last, seen since
+        self._searched: set[bytes] = set()  # dead workers whose messages are sent again
+        self._dead: set[bytes] = set()
+
+    def expect(self) -> None:
+        self._expected = True
+
+    def look(self, *, read_only: bool = False) -> None:
+        self._token, self._dead = None, set()
+        self._began = time.monotonic()
+        try:
+            pipe = self._client.pipeline(transaction=False)
+            pipe.exists(self._canary).get(self._server).info("server")
+            pipe.zrange(self._heartbeats, 0, -1, withscores=True)
+            canary, server, info, beats = pipe.execute()
+            self._note_heartbeats(dict(beats))
+            self._run_id = str(info.get("run_id", "")).encode()
+            if (canary and server == self._run_id) or read_only:
+                self._expected |= bool(canary)
+            elif self._began >= self._not_before:
+                self._begin_search()
+        except (redis.RedisError, OSError) as error:
+            self.logger.debug("Redis tells nothing (%s).", type(error).__name__)
+
+    def _begin_search(self) -> None:
+        self._client.set(self._search, str(uuid.uuid4()), nx=True)
+        self._token = self._client.get(self._search)
+        if self._expected:
+            self.logger.warning(
+                "Redis has lost its memory, or was started again; looking for what it has lost."
+            )
+        else:
+            self.settle()
+
+    def _note_heartbeats(self, beats: dict[bytes, float]) -> None:
+        """A worker is dead when its heartbeat stands still, whatever its clock says."""
+        now, timeout = time.monotonic(), self._broker.heartbeat_timeout / 1000
+        before, self._beats = self._beats, {}
+        for worker, beat in beats.items():
+            known = before.get(worker)
+            self._beats[worker] = known if known and known[0] == beat else (beat, now)
+            if now - self._beats[worker][1] >= timeout:
+                self._dead.add(worker)
+        self._searched &= self._dead
+        self._dead -= self._searched
+
+    def ask(self, audits: Sequence[Stale]) -> list[Answer]:
+        pipe = self._client.pipeline(transaction=False)
+        asked: list[int] = []
+        for number, stale in enumerate(audits):
+            for queue in queues_of(stale, self._broker) if stale.broker_message_id else ():
+                for name in (queue, dq_name(queue)):
+                    asked.append(number)
+                    pipe.hexists(f"{self._name}:{name}.msgs", stale.broker_message_id)
+        answers = [Answer.UNKNOWN] * len(audits)
+        try:
+            found = pipe.execute()
+        except (redis.RedisError, OSError) as error:
+            self.logger.debug("Redis tells nothing (%s).", type(error).__name__)
+            return answers
+        for number, there in zip(asked, found, strict=True):
+            if there:
+                answers[number] = Answer.WAITS
+            elif answers[number] is Answer.UNKNOWN:
+                answers[number] = Answer.GONE
+        return answers
+
+    def lost(self, store: Store) -> Iterator[list[Stale]]:
+        if self._token is not None:
+            yield from self._missing(store)
+        for worker in self._dead:
+            yield from self._held_by(worker, store)
+
+    def _missing(self, store: Store) -> Iterator[list[Stale]]:
+        now, last = store.clock(), None
+        while batch := store.with_broker(BATCH, created_by=now, after=last):
+            last = batch[-1]
+            answers = self.ask(batch)
+            yield [s for s, answer in zip(batch, answers, strict=True) if answer is Answer.GONE]
+
+    def _held_by(self, worker: bytes, store: Store) -> Iterator[list[Stale]]:
+        """What a dead worker has taken from its queues and not begun; Dramatiq is in no hurry to give it back."""
+        for queue in [*self._broker.queues, *self._broker.delay_queues]:
+            acks = f"{self._name}:__acks__.{worker.decode()}.{queue}"
+            ids = list(self._client.smembers(acks))
+            if not ids:
+                continue
+            bodies = [b for b in self._client.hmget(f"{self._name}:{queue}.msgs", ids) if b]
+            held = store.with_broker_among([m for m in map(_message_id, bodies) if m])
+            names = {each.decode() for each in ids}
+            yield [stale for stale in held if stale.broker_message_id in names]
+
+    def settle(self) -> None:
+        self._searched |= self._dead
+        if self._token is None:
+            return
+        keys = [self._search, self._canary, self._server]
+        try:
+            self._settle(keys=keys, args=[self._token, self._run_id])
+        except (redis.RedisError, OSError) as error:
+            self.logger.debug("The search goes on (%s).", type(error).__name__)
+        self._token = None
+        self._expected = True
+        now = time.monotonic()
+        self._not_before = now + (SEARCH_SHARE - 1) * (now - self._began)
+
+
+def _message_id(body: bytes) -> str | None:
+    try:
+        message_id: str = dramatiq.Message.decode(body).message_id
+        return message_id
+    except dramatiq.DecodeError:
+        return None
