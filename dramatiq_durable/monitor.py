@@ -175,9 +175,9 @@ class Monitor:
         self._each(stores, self._recover, errors)
         self._each(stores, self._find, errors)
         self._recovery.end()
-        if errors or done.outage or self.dry_run:
+        if errors or self.dry_run:
             self._search.give_up()
-            self._cut = False
+        self._cut = self._cut and not errors and not done.outage
         self._search.end(self.middleware.stores())
         self._each(stores, self._cleanup, errors)
         self._outages = self._outages + 1 if done.outage else 0
@@ -213,10 +213,12 @@ class Monitor:
         """Send what the broker has lost."""
         end = time.monotonic() + self._longest
         try:
-            while not done.outage and (batch := self._search.next_batch(store)) is not None:
+            while (batch := self._search.next_batch(store)) is not None:
                 for stale in batch:
                     self._act(store, stale, done, hopeless=False)
-                if self._is_over(end):
+                if done.outage:
+                    self._search.put_back(store, batch)
+                if done.outage or self._is_over(end):
                     return
         except OUTAGES as error:
             self.logger.debug("The broker tells nothing (%s).", type(error).__name__)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from itertools import chain
 from typing import Any
 
 from .presence import Presence
@@ -29,6 +30,10 @@ class Search:
         if batch is None:
             self._done.add(table)
         return batch
+
+    def put_back(self, store: Store, batch: list[Stale]) -> None:
+        """Give *batch* once more with the next pass; what of it was sent is not as it was read any more."""
+        self._batches[store.audit] = chain([batch], self._batches[store.audit])
 
     def give_up(self) -> None:
         """Begin again with the next pass."""

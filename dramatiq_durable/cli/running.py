@@ -10,7 +10,7 @@ import click
 from dramatiq.logging import get_logger
 
 from ..middleware import DurableMiddleware
-from ..monitor import Monitor
+from ..monitor import MAX_RATE, Monitor
 from .common import FAILED, UNREACHABLE, Positive, broker_argument, modules_argument, on_broker
 
 logger = get_logger(__name__)
@@ -39,6 +39,16 @@ logger = get_logger(__name__)
     help="How many audits are read at a time.",
 )
 @click.option(
+    "--max-rate",
+    type=click.FloatRange(min=0, min_open=True),
+    default=MAX_RATE,
+    metavar="NUMBER",
+    show_default=True,
+    envvar="DRAMATIQ_DURABLE_MAX_RATE",
+    show_envvar=True,
+    help="How many messages per second this monitor sends at most.",
+)
+@click.option(
     "--expiration",
     type=Positive(),
     metavar="DURATION",
@@ -65,6 +75,7 @@ def monitor(
     middleware: DurableMiddleware,
     interval: timedelta,
     batch_size: int,
+    max_rate: float,
     expiration: timedelta | None,
     once: bool,
     dry_run: bool,
@@ -83,6 +94,7 @@ def monitor(
         middleware.broker,
         interval=interval.total_seconds(),
         batch_size=batch_size,
+        max_rate=max_rate,
         expiration=expiration,
         dry_run=dry_run,
     )

@@ -127,10 +127,10 @@ class CountedPresence(Presence):
     def _emptied_of(self, stale: Stale, now: datetime) -> str | None:
         """The emptied queue that its message must have been in."""
         name = stale.queue_name
-        if stale.starts_at > now:
+        if stale.starts_at > stale.now:
             name = dq_name(name)
         elif stale.starts_at > now - GRACE:
-            return None  # another monitor may be sending it
+            return None  # a monitor has sent it since
         elif stale.starts_at - stale.created_at > timedelta(seconds=1):
             # It was delayed, and may still be there if nobody consumes.
             delayed = self._found.get(dq_name(name))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 import uuid
 from collections.abc import Iterator, Sequence
+from datetime import timedelta
 from typing import Any
 
 import dramatiq
@@ -18,6 +19,9 @@ from .base import BATCH, Answer, Presence, queues_of
 
 #: A search takes no more than one part in this of a monitor's time, however often keys are evicted.
 SEARCH_SHARE = 10
+
+#: A message whose audit is younger may be on its way to Redis.
+GRACE = timedelta(seconds=1)
 
 # The search is over for all monitors, unless everything was lost once more meanwhile.
 _SETTLE = """
@@ -129,10 +133,19 @@ class RedisPresence(Presence):
 
     def _missing(self, store: Store) -> Iterator[list[Stale]]:
         now, last = store.clock(), None
+        young: list[str] = []
         while batch := store.with_broker(BATCH, created_by=now, after=last):
             last = batch[-1]
-            answers = self.ask(batch)
-            yield [s for s, answer in zip(batch, answers, strict=True) if answer is Answer.GONE]
+            gone = self._gone(batch)
+            young += [each.message_id for each in gone if each.created_at > now - GRACE]
+            yield [each for each in gone if each.created_at <= now - GRACE]
+        if young:
+            time.sleep(GRACE.total_seconds())
+            yield self._gone(store.with_broker_among(young))
+
+    def _gone(self, audits: Sequence[Stale]) -> list[Stale]:
+        answers = self.ask(audits)
+        return [each for each, answer in zip(audits, answers, strict=True) if answer is Answer.GONE]
 
     def _held_by(self, worker: bytes, store: Store) -> Iterator[list[Stale]]:
         """What a dead worker has taken from its queues and not begun; Dramatiq is in no hurry to give it back."""

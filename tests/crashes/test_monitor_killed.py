@@ -73,11 +73,7 @@ def test_a_job_whose_monitor_died_before_the_push_waits_a_push_lease_and_not_the
     stage.lose()
     assert stage.monitor().wait() == -signal.SIGKILL
     marked = stage.audit(message)
-    assert (marked.state, marked.enqueue_count, marked.enqueued_at) == (
-        "pending",
-        2,
-        marked.created_at,
-    )
+    assert (marked.state, marked.enqueue_count, marked.enqueued_at) == ("pending", 2, None)
 
     stage.worker()
     clock.move(seconds=30)
