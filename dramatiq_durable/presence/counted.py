@@ -127,10 +127,10 @@ class CountedPresence(Presence):
     def _emptied_of(self, stale: Stale, now: datetime) -> str | None:
         """The emptied queue that its message must have been in."""
         name = stale.queue_name
-        if stale.starts_at > stale.now:
+        if stale.starts_at > stale.now + GRACE:
             name = dq_name(name)
         elif stale.starts_at > now - GRACE:
-            return None  # a monitor has sent it since
+            return None  # a monitor has sent it since, or it moves from its delay queue
         elif stale.starts_at - stale.created_at > timedelta(seconds=1):
             # It was delayed, and may still be there if nobody consumes.
             delayed = self._found.get(dq_name(name))
