@@ -1,0 +1,1 @@
+"""Figures that the README gives, measured on real processes and servers."""
