@@ -13,7 +13,7 @@ import dramatiq
 from dramatiq.logging import get_logger
 
 from .backlog import Backlog
-from .errors import AuditLocked, DatabaseUnreachable, SchemaMismatch
+from .errors import AuditLocked, DatabaseUnreachable, OptionError, SchemaMismatch
 from .middleware import find_middleware
 from .options import FOR_EVER
 from .pace import Pace
@@ -55,6 +55,7 @@ class Monitor:
 
     Raises:
       DurableError: The broker has no DurableMiddleware.
+      OptionError: A number that must be positive is not.
     """
 
     def __init__(
@@ -67,6 +68,11 @@ class Monitor:
         expiration: timedelta | None = None,
         dry_run: bool = False,
     ) -> None:
+        for name, value in (
+            ("interval", interval), ("batch_size", batch_size), ("max_rate", max_rate),
+        ):  # fmt: skip
+            if not value > 0:
+                raise OptionError(f"Monitor: {name} must be more than 0, not {value!r}")
         self.logger = get_logger(__name__, type(self))
         self.broker = broker
         self.interval = interval
@@ -87,6 +93,7 @@ class Monitor:
         self._pace = Pace(max_rate, self._stopped)
         self._longest = math.inf  # seconds that a pass spends on the stale audits of a store
         self._cut = False
+        self._halted = False  # stopped while it waited for the next message's time
         self._outages = 0
         self._resting: dict[Store, Rest] = {}
 
@@ -135,7 +142,7 @@ class Monitor:
         """Let :meth:`run` return after the pass it is making; may be called from a signal handler.
 
         A pass with more to do than a batch of each kind is cut after the batch
-        it is working on.  What it leaves is as it was: the next pass, or
+        it is working on, or at once if it waits, for it must not send faster.  What it leaves is as it was: the next pass, or
         another monitor, goes on with it.
         """
         self._stopped.set()
@@ -246,14 +253,14 @@ class Monitor:
             return 0
 
     def _act(self, store: Store, stale: Stale, done: Pass, *, hopeless: bool = True) -> None:
-        if done.outage:
+        if done.outage or self._halted:
             return
         before = done.recovered
         try:
             self._recovery.act(store, stale, hopeless=hopeless)
         except AuditLocked:
             self.logger.debug("Message %s is locked; passed by.", stale.message_id)
-        self._pace.spend(done.recovered - before)
+        self._halted = not self._pace.spend(done.recovered - before)
 
     def _cleanup(self, store: Store, done: Pass) -> None:
         if self.dry_run:

@@ -7,16 +7,19 @@ import time
 
 
 class Pace:
-    """Lets through at most *rate* in a second; waits no longer once *stopped* is set."""
+    """Lets through at most *rate* in a second, until *stopped* is set."""
 
     def __init__(self, rate: float, stopped: threading.Event) -> None:
         self._gap = 1 / rate
         self._stopped = stopped
         self._next_at = 0.0  # by the monotonic clock
 
-    def spend(self, count: int) -> None:
-        """Wait until so many have had their time; what was not used before is not saved up."""
+    def spend(self, count: int) -> bool:
+        """Wait until so many have had their time; what was not used before is not saved up.
+
+        Returns:
+          False when it was stopped before.
+        """
         now = time.monotonic()
         self._next_at = max(self._next_at + count * self._gap, now)
-        if self._next_at > now:
-            self._stopped.wait(self._next_at - now)
+        return self._next_at <= now or not self._stopped.wait(self._next_at - now)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 import signal
 import sys
 from datetime import timedelta
+from typing import Any
 
 import click
 from dramatiq.logging import get_logger
@@ -14,6 +16,19 @@ from ..monitor import MAX_RATE, Monitor
 from .common import FAILED, UNREACHABLE, Positive, broker_argument, modules_argument, on_broker
 
 logger = get_logger(__name__)
+
+
+class Rate(click.FloatRange):
+    """A number above zero."""
+
+    def __init__(self) -> None:
+        super().__init__(min=0, min_open=True)
+
+    def convert(self, value: Any, param: Any, ctx: Any) -> float:
+        number: float = super().convert(value, param, ctx)
+        if math.isnan(number):
+            self.fail(f"{value!r} is not a number", param, ctx)
+        return number
 
 
 @click.command()
@@ -40,7 +55,7 @@ logger = get_logger(__name__)
 )
 @click.option(
     "--max-rate",
-    type=click.FloatRange(min=0, min_open=True),
+    type=Rate(),
     default=MAX_RATE,
     metavar="NUMBER",
     show_default=True,
