@@ -56,6 +56,7 @@ class RedisPresence(Presence):
         self._expected = False  # a canary was seen, or must have been there
         self._run_id = b""
         self._token: bytes | None = None  # of the search that is to be made
+        self._told: bytes | None = None  # of the last one that was logged
         self._began = 0.0
         self._not_before = 0.0
         self._beats: dict[bytes, tuple[float, float]] = {}  # by worker: its last, seen since
@@ -84,12 +85,13 @@ class RedisPresence(Presence):
 
     def _begin_search(self) -> None:
         self._client.set(self._search, str(uuid.uuid4()), nx=True)
-        self._token = self._client.get(self._search)
-        if self._expected:
+        before, self._token = self._told, self._client.get(self._search)
+        if self._expected and self._token != before:
+            self._told = self._token
             self.logger.warning(
                 "Redis has lost its memory, or was started again; looking for what it has lost."
             )
-        else:
+        if not self._expected:
             self.settle()
 
     def _note_heartbeats(self, beats: dict[bytes, float]) -> None:

@@ -67,12 +67,12 @@ class Checker:
         self._open = open_audits
         self._by_job: dict[str, list[Entry]] = defaultdict(list)
         self._faults: list[Entry] = []
-        self._marks: Counter[tuple[str, ...]] = Counter()
+        self._marks: Counter[tuple[str, str]] = Counter()
         for entry in entries:
             if entry.kind in {"KILL", "PAUSE", "STALL", "OUTAGE"}:
                 self._faults.append(entry)
             elif entry.kind == "MARK":
-                self._marks[(entry.subject, *entry.words)] += 1
+                self._marks[entry.subject, " ".join(entry.words)] += 1
             else:
                 self._by_job[entry.subject].append(entry)
 
@@ -80,7 +80,7 @@ class Checker:
         report = self.report
         for job, entries in self._by_job.items():
             self._check_job(job, entries)
-        for (message, *read), count in self._marks.items():
+        for (message, read), count in self._marks.items():
             report.marks += count
             if count > 1:
                 report.violations.append(f"marked {count} times in a due period: {message} {read}")

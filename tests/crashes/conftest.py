@@ -7,8 +7,8 @@ import dramatiq
 import pytest
 
 from dramatiq_durable import DurableMiddleware
-from tests.support.proxy import Proxy
 from tests.support.app import App
+from tests.support.proxy import Proxy
 from tests.support.servers import free_port
 from tests.support.waiting import eventually
 

@@ -14,6 +14,7 @@ class Proxy:
 
     def __init__(self, url: str) -> None:
         parts = urlsplit(url)
+        assert parts.port is not None
         self._target = (parts.hostname, parts.port)
         self._listener: socket.socket | None = None
         self._sockets: set[socket.socket] = set()
