@@ -37,9 +37,11 @@ class Injector:
             if not self._deck:
                 self._deck = list(self._faults)
                 self._random.shuffle(self._deck)
-            name = self._deck.pop()
-            self._faults[name]()
-            self.done[name] += 1
+            self.inject(self._deck.pop())
+
+    def inject(self, fault: str) -> None:
+        self._faults[fault]()
+        self.done[fault] += 1
 
     def _all(self) -> dict[str, Callable[[], None]]:
         lane = self._lane

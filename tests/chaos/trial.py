@@ -20,6 +20,7 @@ POINTS_PER_DEATH = 3_000
 
 #: Seconds that all may take to come to its end, once there are no faults any more.
 QUIET_WITHIN = 120.0
+SCENE_WITHIN = 20.0
 
 
 @dataclass
@@ -73,3 +74,22 @@ def trial(
 
 def _sends(here: Lane) -> int:
     return sum(audit.enqueue_count for audit in here.store.list_audits())
+
+
+def scene(folder: Path, *, plain: bool = False, mutant: str | None = None) -> Report:
+    """A small lane with the faults that any broken promise shows in."""
+    environment = {"CHAOS_RATE": "40"}
+    if plain:
+        environment["CHAOS_PLAIN"] = "1"
+    if mutant is not None:
+        environment["CHAOS_MUTANT"] = mutant
+    with lane(("redis", "sqlite"), folder, 1, **environment) as here:
+        here.run()
+        injector = Injector(here)
+        for _ in range(3):
+            for fault in ("drop a reply of the broker", "kill a worker", "FLUSHALL"):
+                time.sleep(0.7)
+                injector.inject(fault)
+        left = here.end(SCENE_WITHIN)
+        effects = here.effects()
+    return Checker(read(folder), effects, left).check()
