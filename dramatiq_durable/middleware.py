@@ -44,6 +44,9 @@ class DurableMiddleware(Registry, Middleware):
         has been sent again at least once: it becomes dead.  Milliseconds or timedelta; default 3 days.
       retention: How long completed and cancelled audits are kept; default 1 day.
       dead_retention: The same for dead audits; default 14 days, -1 keeps them for ever.
+      signing_key: A secret, or a list of them, with which audits are signed, so that who
+        can write the table cannot make up jobs: the first signs, each verifies.  Text or bytes, at
+        least 16; default: the environment variable ``DRAMATIQ_DURABLE_SIGNING_KEY``, else none.
       options: Defaults for the options of actors: ``durable``, ``job_timeout``,
         ``heartbeat_interval``, ``backoff``, ``audit_model``, ``max_crashes``, ``max_payload_size``,
         ``requeue_on_shutdown``.

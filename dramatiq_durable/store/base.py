@@ -13,6 +13,7 @@ import peewee
 from ..connections import Connections
 from ..lanes import plain_of
 from ..models import Audit
+from ..signing import Signer
 
 MICROSECONDS = 10**6
 
@@ -69,10 +70,17 @@ class Base:
     #: Added to the database's clock; the one seam by which tests move time.
     clock_offset: ClassVar[timedelta] = timedelta(0)
 
-    def __init__(self, audit: type[Audit], namespace: str, connections: Connections) -> None:
+    def __init__(
+        self,
+        audit: type[Audit],
+        namespace: str,
+        connections: Connections,
+        signer: Signer | None = None,
+    ) -> None:
         self.audit: Any = audit
         self.namespace = namespace
         self.connections = connections
+        self._signer = signer
         self._now_sql: peewee.SQL | None = None
 
     @property
@@ -82,7 +90,7 @@ class Base:
 
     def reserved(self) -> Any:
         """The same audits, through a connection that nobody else waits for."""
-        return type(self)(self.audit, self.namespace, self.connections.reserved())
+        return type(self)(self.audit, self.namespace, self.connections.reserved(), self._signer)
 
     def now(self, plus: timedelta = timedelta(0)) -> Any:
         """The database's clock as an expression, *plus* later."""
@@ -94,6 +102,15 @@ class Base:
     def sender_clock(self) -> int:
         """This machine's clock in milliseconds, for what only has to be roughly right."""
         return int(time.time() * 1000) + microseconds(self.clock_offset) // 1000
+
+    def verify(self, audit: Any) -> None:
+        """Look whether *audit* is signed, before its payload is decoded; without a key all are good.
+
+        Raises:
+          SignatureRefused: It is unsigned, was altered, or signed with another key.
+        """
+        if self._signer is not None:
+            self._signer.verify(audit, audit.signature)
 
     def _execute(self, query: Any) -> Any:
         """Run *query* on a connection of our own; the row count of a write, the rows of a select."""
