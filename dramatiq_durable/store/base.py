@@ -142,9 +142,16 @@ def microseconds(duration: timedelta) -> int:
 
 def error_text(error: BaseException | str) -> str:
     """An error as one short line without control characters, fit for a column and a terminal."""
-    text = error if isinstance(error, str) else f"{type(error).__name__}: {error}"
+    text = error if isinstance(error, str) else f"{type(error).__name__}: {_said_by(error)}"
     line = "".join(c if c.isprintable() else " " for c in text[: 2 * LAST_ERROR_LENGTH])
     return line.encode("utf-8", "replace").decode()[:LAST_ERROR_LENGTH]
+
+
+def _said_by(error: BaseException) -> str:
+    try:
+        return str(error)
+    except Exception as second:  # noqa: BLE001 - whatever it raises, the first is what has to be recorded
+        return f"({type(second).__name__} in its text)"
 
 
 def _materialised(result: Any) -> Any:
