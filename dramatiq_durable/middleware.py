@@ -20,7 +20,7 @@ from .errors import AuditWriteFailed, DatabaseUnreachable, DurableError, OptionE
 from .keeper import Keeper
 from .messages import epoch_of
 from .options import ACTOR_DEFAULTS, check_name, check_together, checked, resolve
-from .redaction import redact_worker_logs
+from .redaction import redact_actor_logs, redact_worker_logs
 from .registry import AnyActor, Registry
 from .sending import Enqueue, forget_enqueued_again, note_delayed, was_enqueued_again
 from .store import Store
@@ -145,6 +145,8 @@ class DurableMiddleware(Registry, Middleware):
         policy = resolve(actor.options, self.options)
         if policy.durable and policy.requeue_on_shutdown:
             actor.options.setdefault("notify_shutdown", True)
+        if policy.durable:
+            redact_actor_logs(actor)
         actor.fn = self._with_edge(actor)
 
     def after_declare_queue(self, broker: dramatiq.Broker, queue_name: str) -> None:
