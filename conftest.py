@@ -36,6 +36,7 @@ S = TypeVar("S", bound=Server)
 def pytest_configure() -> None:
     # What the developer's shell says of their own application is not for the tests.
     os.environ.pop("DRAMATIQ_DURABLE_DATABASE_URL", None)
+    os.environ.pop("DRAMATIQ_DURABLE_SIGNING_KEY", None)
 
 
 # Servers

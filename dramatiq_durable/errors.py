@@ -63,6 +63,14 @@ class TableMissing(SchemaMismatch):
     """There is no table of audits."""
 
 
+class SignatureRefused(DurableError):
+    """An audit is unsigned, was altered, or signed with another key; its payload is not decoded."""
+
+
+class PayloadMismatch(DurableError):
+    """The payload of an audit is another message than its columns say."""
+
+
 class RequeueImmediately(SkipMessage):
     """Raised by an actor: run this job again, from the start, in the monitor's next pass.
 

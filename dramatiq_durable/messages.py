@@ -10,6 +10,7 @@ import dramatiq
 from dramatiq.broker import MessageProxy
 from dramatiq.common import q_name
 
+from .errors import PayloadMismatch
 from .options import Policy
 from .store import NewAudit, Stale
 
@@ -75,8 +76,12 @@ def copy_of(stale: Stale, broker: dramatiq.Broker) -> dramatiq.Message[Any]:
 
     Raises:
       dramatiq.DecodeError: The payload is not a message.
+      PayloadMismatch: It is a message, but not that of the audit.
     """
     message = dramatiq.Message.decode(stale.payload)
+    for name in ("message_id", "actor_name", "queue_name"):
+        if getattr(message, name) != getattr(stale, name):
+            raise PayloadMismatch(f"the payload has another {name} than the audit")
     return dataclasses.replace(
         message,
         queue_name=_queue_of(message, broker),

@@ -20,7 +20,7 @@ from .errors import AuditWriteFailed, DatabaseUnreachable, DurableError, OptionE
 from .keeper import Keeper
 from .messages import epoch_of
 from .options import ACTOR_DEFAULTS, check_name, check_together, checked, resolve
-from .redaction import redact_worker_logs
+from .redaction import redact_actor_logs, redact_worker_logs
 from .registry import AnyActor, Registry
 from .sending import Enqueue, forget_enqueued_again, note_delayed, was_enqueued_again
 from .store import Store
@@ -44,6 +44,9 @@ class DurableMiddleware(Registry, Middleware):
         has been sent again at least once: it becomes dead.  Milliseconds or timedelta; default 3 days.
       retention: How long completed and cancelled audits are kept; default 1 day.
       dead_retention: The same for dead audits; default 14 days, -1 keeps them for ever.
+      signing_key: A secret, or a list of them, with which audits are signed, so that who
+        can write the table cannot make up jobs: the first signs, each verifies.  Text or bytes, at
+        least 16; default: the environment variable ``DRAMATIQ_DURABLE_SIGNING_KEY``, else none.
       options: Defaults for the options of actors: ``durable``, ``job_timeout``,
         ``heartbeat_interval``, ``backoff``, ``audit_model``, ``max_crashes``, ``max_payload_size``,
         ``requeue_on_shutdown``.
@@ -142,6 +145,8 @@ class DurableMiddleware(Registry, Middleware):
         policy = resolve(actor.options, self.options)
         if policy.durable and policy.requeue_on_shutdown:
             actor.options.setdefault("notify_shutdown", True)
+        if policy.durable:
+            redact_actor_logs(actor)
         actor.fn = self._with_edge(actor)
 
     def after_declare_queue(self, broker: dramatiq.Broker, queue_name: str) -> None:

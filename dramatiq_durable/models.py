@@ -26,8 +26,20 @@ class MomentField(peewee.TimestampField):
         super().__init__(utc=True, resolution=10**6, null=True, default=None)
 
 
+class _Hidden(bytes):
+    """What Peewee's log of statements and their parameters does not show."""
+
+    def __repr__(self) -> str:
+        return f"<{len(self)} bytes>"
+
+
 class PayloadField(peewee.BlobField):
     """Bytes of any length; BLOB holds no more than 64 KB on MySQL and MariaDB."""
+
+    def db_value(self, value: Any) -> Any:
+        hidden = _Hidden(value) if isinstance(value, bytes) else value
+        adapted: Any = super().db_value(hidden)  # type: ignore[no-untyped-call]
+        return _Hidden(adapted) if isinstance(adapted, bytes) else adapted
 
     def ddl_datatype(self, ctx: Any) -> peewee.SQL:
         native: peewee.SQL = super().ddl_datatype(ctx)
@@ -80,6 +92,7 @@ class Audit(peewee.Model):
     worker = _name(null=True)
     last_error = peewee.TextField(null=True)
     payload = PayloadField()
+    signature = peewee.CharField(max_length=64, null=True)
 
     class Meta:
         legacy_table_names = False

@@ -10,6 +10,7 @@ from typing import Any, TypeAlias
 from .backoff import cubic_backoff
 from .errors import OptionError
 from .models import NAME_LENGTH, Audit
+from .signing import SHORTEST_KEY, Signer
 
 Backoff: TypeAlias = Callable[[int], timedelta]
 Options: TypeAlias = dict[str, Any]
@@ -26,11 +27,12 @@ ACTOR_DEFAULTS: Options = {
     "requeue_on_shutdown": False,
 }
 
-#: Options that workers and monitors need too, of the middleware alone; milliseconds.
+#: Options that workers and monitors need too, of the middleware alone; durations in milliseconds.
 MIDDLEWARE_DEFAULTS: Options = {
     "expiration": 3 * 86_400_000,
     "retention": 86_400_000,
     "dead_retention": 14 * 86_400_000,
+    "signing_key": None,
 }
 
 #: None switches these off; for every other option None means that it is not set here.
@@ -38,6 +40,9 @@ NONE_IS_A_VALUE = {"heartbeat_interval", "max_crashes", "max_payload_size"}
 
 #: Longer durations are a mistake, and do not fit into the calendar.
 LONGEST = timedelta(days=36_500)
+
+#: Bytes of a table's name.  PostgreSQL cuts the names of its indexes, which are longer, at 63.
+LONGEST_TABLE = 52
 
 FOR_EVER = -1
 LEASE_IN_HEARTBEATS = 4
@@ -176,7 +181,36 @@ def _audit_model(name: str, value: Any, whose: str) -> Any:
         raise OptionError(f"{whose}: {name} must be a subclass of Audit, not {value!r}")
     if value is not None and value._meta.database is None:
         raise OptionError(f"{whose}: {name} {value.__name__} names no database in its Meta")
+    if value is not None:
+        for identifier in filter(None, (value._meta.table_name, value._meta.schema)):
+            _check_identifier(identifier, f"{whose}: {name} {value.__name__}")
     return value
+
+
+def _check_identifier(identifier: str, whose: str) -> None:
+    # Peewee quotes an identifier, but not the quotes in it.
+    if not identifier.isprintable() or set(identifier) & set("\"'`%\\"):
+        raise OptionError(f"{whose}: a quote, %, \\ or control character in {identifier!r}")
+    if len(identifier.encode()) > LONGEST_TABLE:
+        raise OptionError(f"{whose}: longer than {LONGEST_TABLE} bytes: {identifier!r}")
+
+
+def _signing_key(name: str, value: Any, whose: str) -> Any:
+    """A Signer, whose repr shows no key; nor do the errors."""
+    if value is None:
+        return value
+    given = value if isinstance(value, (list, tuple)) else [value]
+    keys = [k.encode("utf-8", "surrogatepass") if isinstance(k, str) else k for k in given]
+    wrong = [key for key in keys if not isinstance(key, bytes)]
+    if wrong or not keys:
+        kind = type(wrong[0]).__name__ if wrong else "an empty list"
+        raise OptionError(f"{whose}: {name} must be a text, bytes, or a list of them, not {kind}")
+    if min(map(len, keys)) < SHORTEST_KEY:
+        raise OptionError(
+            f"{whose}: {name} has fewer than {SHORTEST_KEY} bytes; take at least 32 random ones, "
+            'such as `python -c "import secrets; print(secrets.token_hex(32))"` prints'
+        )
+    return Signer(keys)
 
 
 _CHECKS: dict[str, Callable[[str, Any, str], Any]] = {
@@ -191,4 +225,5 @@ _CHECKS: dict[str, Callable[[str, Any, str], Any]] = {
     "expiration": _milliseconds,
     "retention": _milliseconds,
     "dead_retention": _milliseconds,
+    "signing_key": _signing_key,
 }

@@ -132,6 +132,7 @@ class Recovery:
         error: Exception | None = None
         policy = self.middleware.policy_of(stale.actor_name, {})
         try:
+            store.verify(stale)
             message = copy_of(stale, self._broker)
             checked(message.options, "the stored message")
             policy = self.middleware.policy(message)

@@ -28,6 +28,18 @@ def redact_worker_logs(queue_name: str) -> None:
             logger.addFilter(Redaction())
 
 
+def redact_actor_logs(actor: dramatiq.Actor[Any, Any]) -> None:
+    """Filter what Dramatiq logs at DEBUG when the body of *actor* is called."""
+    if _drop_arguments not in actor.logger.filters:
+        actor.logger.addFilter(_drop_arguments)
+
+
+def _drop_arguments(record: logging.LogRecord) -> bool:
+    if str(record.msg).startswith("Received args="):
+        record.msg, record.args = "Received its arguments.", ()
+    return True
+
+
 def _redacted(argument: Any) -> Any:
     if not isinstance(argument, (MessageProxy, dramatiq.Message)) or epoch_of(argument) is None:
         return argument

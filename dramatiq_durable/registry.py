@@ -32,6 +32,7 @@ from .store import Store
 AnyActor: TypeAlias = "dramatiq.Actor[Any, Any]"
 
 DATABASE_URL = "DRAMATIQ_DURABLE_DATABASE_URL"
+SIGNING_KEY = "DRAMATIQ_DURABLE_SIGNING_KEY"
 
 DEFAULT_NAMESPACE = "dramatiq"
 
@@ -53,6 +54,10 @@ class Registry:
             for name, value in checked(options, "DurableMiddleware", options).items()
             if value is not None or name in NONE_IS_A_VALUE
         }
+        if "signing_key" not in given and SIGNING_KEY in os.environ:
+            # Empty it is refused, too: nobody shall believe that what is not signed is.
+            key = {"signing_key": os.environ[SIGNING_KEY]}
+            given.update(checked(key, f"{SIGNING_KEY} in the environment", key))
         self.options: Options = {**MIDDLEWARE_DEFAULTS, **given}
         check_retention(self.options)
         check_together(resolve(self.options), "DurableMiddleware")
@@ -93,7 +98,9 @@ class Registry:
                 if id(database) not in self._connections:
                     self._connections[id(database)] = Connections(database)
                 connections = self._connections[id(database)]
-                self._stores[model] = Store(audit, self.namespace, connections)
+                self._stores[model] = Store(
+                    audit, self.namespace, connections, self.options["signing_key"]
+                )
             return self._stores[model]
 
     def policy(self, message: AnyMessage) -> Policy:

@@ -21,8 +21,12 @@ from ..errors import DatabaseUnreachable, DurableError, SchemaMismatch
 from ..faults import first_line
 from ..middleware import DurableMiddleware, find_middleware
 from ..options import LONGEST
+from .printing import printable
 
 FAILED, USAGE, UNREACHABLE = 1, 2, 3
+
+#: Characters of a problem: what was imported, or its author, may say megabytes.
+LONGEST_LINE = 5_000
 
 _UNITS = {"ms": 0.001, "": 1, "s": 1, "m": 60, "h": 3_600, "d": 86_400}
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*(ms|s|m|h|d|)")
@@ -71,7 +75,7 @@ class Problem(click.ClickException):
     """One line on stderr, and an exit code."""
 
     def __init__(self, message: str, exit_code: int = FAILED) -> None:
-        super().__init__(" ".join(message.split()))
+        super().__init__(printable(" ".join(message.split()))[:LONGEST_LINE])
         self.exit_code = exit_code  # type: ignore[misc]
 
 

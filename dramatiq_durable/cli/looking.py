@@ -9,9 +9,10 @@ from typing import Any
 import click
 import dramatiq
 
+from ..errors import SignatureRefused
 from ..middleware import DurableMiddleware
 from ..models import STATES, Audit
-from ..store import Filters
+from ..store import Filters, Store
 from .common import Duration, Problem, broker_argument, modules_argument, modules_option, on_broker
 from .printing import as_dict, json_or_repr, print_json, print_table, printable
 
@@ -183,13 +184,13 @@ def show(middleware: DurableMiddleware, message_id: str, arguments: bool, as_jso
     Example:
       dramatiq-durable show app:broker 4e1c2c1e-6f0b-4d53-9d8e-0b8cf3b8ef0c --arguments
     """
-    found = (store.get(message_id) for store in middleware.stores())
-    audit = next((each for each in found if each is not None), None)
-    if audit is None:
+    found = ((store, store.get(message_id)) for store in middleware.stores())
+    store, audit = next(((s, a) for s, a in found if a is not None), (None, None))
+    if store is None or audit is None:
         raise Problem(f"there is no audit of message {message_id}; `list` shows those there are")
     columns = as_dict(audit)
     if arguments:
-        columns.update(_message(audit))
+        columns.update(_message(store, audit))
     if as_json:
         print_json(columns)
     else:
@@ -198,10 +199,14 @@ def show(middleware: DurableMiddleware, message_id: str, arguments: bool, as_jso
             click.echo(f"{name.ljust(width)}  {printable(value)}".rstrip())
 
 
-def _message(audit: Audit) -> dict[str, Any]:
+def _message(store: Store, audit: Audit) -> dict[str, Any]:
     payload = bytes(audit.payload)
     if not payload:
         return {"payload": "blanked at completion"}
+    try:
+        store.verify(audit)
+    except SignatureRefused as error:
+        return {"payload": repr(payload), "not_decoded": str(error)}
     try:
         message = dramatiq.Message.decode(payload)
     except dramatiq.DecodeError:

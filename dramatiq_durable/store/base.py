@@ -13,6 +13,7 @@ import peewee
 from ..connections import Connections
 from ..lanes import plain_of
 from ..models import Audit
+from ..signing import Signer
 
 MICROSECONDS = 10**6
 
@@ -69,10 +70,17 @@ class Base:
     #: Added to the database's clock; the one seam by which tests move time.
     clock_offset: ClassVar[timedelta] = timedelta(0)
 
-    def __init__(self, audit: type[Audit], namespace: str, connections: Connections) -> None:
+    def __init__(
+        self,
+        audit: type[Audit],
+        namespace: str,
+        connections: Connections,
+        signer: Signer | None = None,
+    ) -> None:
         self.audit: Any = audit
         self.namespace = namespace
         self.connections = connections
+        self._signer = signer
         self._now_sql: peewee.SQL | None = None
 
     @property
@@ -82,7 +90,7 @@ class Base:
 
     def reserved(self) -> Any:
         """The same audits, through a connection that nobody else waits for."""
-        return type(self)(self.audit, self.namespace, self.connections.reserved())
+        return type(self)(self.audit, self.namespace, self.connections.reserved(), self._signer)
 
     def now(self, plus: timedelta = timedelta(0)) -> Any:
         """The database's clock as an expression, *plus* later."""
@@ -94,6 +102,15 @@ class Base:
     def sender_clock(self) -> int:
         """This machine's clock in milliseconds, for what only has to be roughly right."""
         return int(time.time() * 1000) + microseconds(self.clock_offset) // 1000
+
+    def verify(self, audit: Any) -> None:
+        """Look whether *audit* is signed, before its payload is decoded; without a key all are good.
+
+        Raises:
+          SignatureRefused: It is unsigned, was altered, or signed with another key.
+        """
+        if self._signer is not None:
+            self._signer.verify(audit, audit.signature)
 
     def _execute(self, query: Any) -> Any:
         """Run *query* on a connection of our own; the row count of a write, the rows of a select."""
@@ -125,9 +142,16 @@ def microseconds(duration: timedelta) -> int:
 
 def error_text(error: BaseException | str) -> str:
     """An error as one short line without control characters, fit for a column and a terminal."""
-    text = error if isinstance(error, str) else f"{type(error).__name__}: {error}"
+    text = error if isinstance(error, str) else f"{type(error).__name__}: {_said_by(error)}"
     line = "".join(c if c.isprintable() else " " for c in text[: 2 * LAST_ERROR_LENGTH])
     return line.encode("utf-8", "replace").decode()[:LAST_ERROR_LENGTH]
+
+
+def _said_by(error: BaseException) -> str:
+    try:
+        return str(error)
+    except Exception as second:  # noqa: BLE001 - whatever it raises, the first is what has to be recorded
+        return f"({type(second).__name__} in its text)"
 
 
 def _materialised(result: Any) -> Any:

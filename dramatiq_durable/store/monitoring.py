@@ -17,7 +17,10 @@ _EPOCH = datetime(1970, 1, 1)
 
 @dataclass(frozen=True)
 class Stale:
-    """An open audit as a monitor has read it, most often past its due_at; its payload only by :meth:`Monitoring.load`."""
+    """An open audit as a monitor has read it, most often past its due_at.
+
+    Its payload and signature come by :meth:`Monitoring.load`.
+    """
 
     id: int
     message_id: str
@@ -37,6 +40,7 @@ class Stale:
     read_on: float  # the monotonic clock at read_at
     pass_at: datetime  # read_at of the first batch of its pass
     payload: bytes = b""
+    signature: str | None = None
 
     @property
     def now(self) -> datetime:
@@ -116,9 +120,9 @@ class Monitoring(Base):
         Returns:
           None when the audit is no longer as it was read.
         """
-        query = self.audit.select(self.audit.payload).where(self._as_read(stale))
-        rows = self._execute(query.tuples())
-        return replace(stale, payload=bytes(rows[0][0])) if rows else None
+        query = self.audit.select(self.audit.payload, self.audit.signature)
+        rows = self._execute(query.where(self._as_read(stale)).tuples())
+        return replace(stale, payload=bytes(rows[0][0]), signature=rows[0][1]) if rows else None
 
     def mark(self, stale: Stale, backoff: timedelta) -> Marked | None:
         """Elect this monitor to push the message; *backoff* is that of its next recovery.

@@ -47,6 +47,7 @@ class Sending(Base):
             backoff=microseconds(new.backoff),
             broker_message_id=new.broker_message_id,
             payload=new.payload,
+            signature=None if self._signer is None else self._signer.sign(new),
         ).on_conflict_ignore()
         query = query.as_rowcount()
         count = self._execute(query) if transaction is None else query.execute(transaction)

@@ -1,14 +1,13 @@
 """The command in this process, on the test's own broker; or in a process of its own."""
 
+import functools
 import json
-import sys
 import types
 
 import pytest
-from click.testing import CliRunner
 
 from dramatiq_durable import durable_actor
-from dramatiq_durable.cli import main
+from tests.support.commands import command_for
 
 
 @pytest.fixture
@@ -18,24 +17,8 @@ def durable(stub_broker, sqlite_db, make_durable):
 
 @pytest.fixture
 def command_on(monkeypatch):
-    """``command_on(broker)``: what runs ``dramatiq-durable`` in this process, with ``shop:broker`` for *broker*.
-
-    ``run("list", "--state", "dead")`` is ``dramatiq-durable list shop:broker --state dead``.
-    """
-    monkeypatch.setattr(sys, "path", list(sys.path))
-
-    def on(broker):
-        shop = types.ModuleType("shop")
-        vars(shop)["broker"] = broker
-        monkeypatch.setitem(sys.modules, "shop", shop)
-
-        def run(name, *args, **options):
-            words = [*name.split(), "shop:broker", *args]
-            return CliRunner().invoke(main, words, catch_exceptions=False, **options)
-
-        return run
-
-    return on
+    """``command_on(broker)``: see :func:`command_for`."""
+    return functools.partial(command_for, monkeypatch)
 
 
 @pytest.fixture

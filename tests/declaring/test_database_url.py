@@ -1,19 +1,13 @@
 """Where the audits are: a database, a URL, or a variable of the environment."""
 
 import traceback
-from contextlib import closing
 from typing import Any
-from urllib.parse import quote
 
 import dramatiq
 import peewee
-import psycopg
-import pymysql
 import pytest
 
 from dramatiq_durable import DurableError, DurableMiddleware, durable_actor
-
-NAME, PASSWORD = "sh@p:keeper", "p@ss/w:rd"
 
 VARIABLE = "DRAMATIQ_DURABLE_DATABASE_URL"
 
@@ -126,72 +120,6 @@ def test_a_proxy_that_has_no_database_yet_is_said_with_what_to_do(stub_broker, t
     proxy.initialize(peewee.SqliteDatabase(tmp_path / "later.db"))
     durable.create_tables()
     durable.store.connections.close()
-
-
-@pytest.fixture
-def guarded_postgres_url(postgres_server, postgres_url, eventually):
-    """A database of a user whose name and password have to be encoded in a URL."""
-    rules = postgres_server.folder / "data" / "pg_hba.conf"
-    before = rules.read_text()
-    rules.write_text(f'host all "{NAME}" 127.0.0.1/32 scram-sha-256\n{before}')
-
-    def login(password):
-        address = {"host": "127.0.0.1", "port": postgres_server.port, "dbname": "postgres"}
-        try:
-            psycopg.connect(**address, user=NAME, password=password).close()
-        except psycopg.OperationalError:
-            return False
-        return True
-
-    with closing(psycopg.connect(postgres_url, autocommit=True)) as admin:
-        admin.execute(f"CREATE USER \"{NAME}\" PASSWORD '{PASSWORD}'".encode())
-        admin.execute(f'GRANT ALL ON SCHEMA public TO "{NAME}"'.encode())
-        admin.execute("SELECT pg_reload_conf()")
-        eventually(lambda: not login("wrong"))
-        assert login(PASSWORD)
-    address = postgres_url.split("@")[1]
-    yield f"postgresql://{quote(NAME, safe='')}:{quote(PASSWORD, safe='')}@{address}"
-    with closing(psycopg.connect(postgres_url, autocommit=True)) as admin:
-        admin.execute(f'DROP OWNED BY "{NAME}"'.encode())
-        admin.execute(f'DROP USER "{NAME}"'.encode())
-        rules.write_text(before)
-        admin.execute("SELECT pg_reload_conf()")
-
-
-@pytest.fixture
-def guarded_mariadb_url(mariadb_server, mariadb_url):
-    """A database of a user whose name and password have to be encoded in a URL."""
-
-    def execute(*statements):
-        address = {"host": "127.0.0.1", "port": mariadb_server.port, "user": "root"}
-        with closing(pymysql.connect(**address, autocommit=True)) as admin:
-            for statement in statements:
-                admin.cursor().execute(statement)
-
-    database = mariadb_url.rpartition("/")[2]
-    execute(
-        f"CREATE USER '{NAME}'@'127.0.0.1' IDENTIFIED BY '{PASSWORD}'",
-        f"GRANT ALL ON {database}.* TO '{NAME}'@'127.0.0.1'",
-    )
-    address = mariadb_url.split("@")[1]
-    yield f"mysql://{quote(NAME, safe='')}:{quote(PASSWORD, safe='')}@{address}"
-    execute(f"DROP USER '{NAME}'@'127.0.0.1'")
-
-
-# PyMySQL says this of Peewee, which passes the password of a URL by its old name.
-@pytest.mark.filterwarnings("ignore:'passwd' is deprecated:DeprecationWarning")
-@pytest.mark.parity(33)
-@pytest.mark.failure(51)
-@pytest.mark.parametrize("kind", ["postgres", "mariadb"])
-def test_a_percent_encoded_password_works_and_a_wrong_one_is_not_shown(
-    kind, request, sends_and_works
-):
-    url = request.getfixturevalue(f"guarded_{kind}_url")
-    wrong = DurableMiddleware(url.replace(quote(PASSWORD, safe=""), "hunter2"))
-    with pytest.raises(DurableError) as caught:
-        wrong.create_tables()
-    assert "hunter2" not in shown(caught.value)
-    assert sends_and_works(DurableMiddleware(url))
 
 
 @pytest.mark.parity(33)

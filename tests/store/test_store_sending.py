@@ -43,6 +43,7 @@ def test_an_audit_is_due_after_its_delay_timeout_and_backoff(rows):
         "worker": None,
         "last_error": None,
         "payload": b"payload",
+        "signature": None,
     }
     assert row["started_at"] is None
     assert row["finished_at"] is None
