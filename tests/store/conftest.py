@@ -16,12 +16,6 @@ JOB_TIMEOUT = timedelta(seconds=30)
 BACKOFF = timedelta(seconds=10)
 LEASE = timedelta(seconds=20)
 
-_SERIALIZABLE = {
-    "sqlite": {},
-    "postgresql": {"options": "-c default_transaction_isolation=serializable"},
-    "mysql": {"init_command": "SET SESSION TRANSACTION ISOLATION LEVEL SERIALIZABLE"},
-}
-
 _EXPLAIN = {
     "sqlite": "EXPLAIN QUERY PLAN ",
     "postgresql": "EXPLAIN ",
@@ -160,12 +154,16 @@ def other_db(database_url):
         database.close()
 
 
-@pytest.fixture(params=["default", "serializable"])
+@pytest.fixture
 def isolation(request, database_url):
-    """Connection options of an isolation level."""
-    if request.param == "default":
+    """The options of a connection whose transactions are isolated as the parameter says."""
+    level = request.param
+    if level is None:
         return {}
-    return _SERIALIZABLE[urlsplit(database_url).scheme]
+    if database_url.startswith("mysql"):
+        return {"init_command": f"SET SESSION TRANSACTION ISOLATION LEVEL {level}"}
+    words = level.replace(" ", "\\ ")
+    return {"options": f"-c default_transaction_isolation={words}"}
 
 
 @pytest.fixture
