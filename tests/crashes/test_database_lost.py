@@ -92,7 +92,7 @@ def test_workers_wait_for_a_database_that_is_down_and_do_not_burn_the_queue(
     server = own_postgres()
     with server.fresh() as url:
         stage = make_stage(SOURCE, redis_url, url, heartbeat_interval=5_000, job_timeout=60_000)
-        sent = [stage.send("job", str(number), max_retries=0) for number in range(500)]
+        sent = [stage.send("job", str(number), max_retries=0) for number in range(300)]
         worker, monitor = stage.worker(), stage.monitor()
         eventually(lambda: len(stage.notes()) > 50)
         server.stop()
@@ -103,10 +103,10 @@ def test_workers_wait_for_a_database_that_is_down_and_do_not_burn_the_queue(
 
         server.start()
         audits = stage.finished(*sent)
-        assert Counter(stage.notes()) == Counter(str(number) for number in range(500))
+        assert Counter(stage.notes()) == Counter(str(number) for number in range(300))
         counts = {(audit.state, audit.start_count, audit.failure_count) for audit in audits}
         assert counts == {("completed", 1, 0)}
-        assert len(stage.notes("copies")) == 500
+        assert len(stage.notes("copies")) == 300
         # Nobody sent them again, and nobody has to.
         assert {audit.enqueue_count for audit in audits} == {1}
         assert stage.dead_letters() == 0
