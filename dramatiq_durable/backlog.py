@@ -15,6 +15,10 @@ from .store import Reach, Stale, Store
 STRANDED = 12
 
 
+#: What is fetched and not begun in all its job_timeout, another worker may run sooner.
+SENT_AGAIN = {Answer.GONE, Answer.FETCHED}
+
+
 @dataclass
 class Probe:
     """A message that was sent again to see whether its queue, which stands still, has consumers."""
@@ -76,13 +80,13 @@ class Backlog:
         return [
             stale
             for stale, answer in answers
-            if answer is not Answer.GONE and self._holds(store, stale, answer)
+            if answer not in SENT_AGAIN and self._holds(store, stale, answer)
         ]
 
     def _holds(self, store: Store, stale: Stale, answer: Answer) -> bool:
         line = self._line(store, stale)
         if answer is Answer.WAITS:
-            # A worker may have fetched it, and be busy with long jobs.
+            # What was sent a little later may have gone to another worker, and been quicker.
             if line.has_passed(stale, _timeout(stale)):
                 return False
             if line.moves(stale) or stale.now - stale.starts_at < STRANDED * _timeout(stale):

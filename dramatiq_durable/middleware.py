@@ -165,6 +165,13 @@ class DurableMiddleware(Registry, Middleware):
             raise OptionError("the broker has two DurableMiddleware; add one")
         super().bind(broker)
         broker.enqueue = Enqueue(self, broker)  # type: ignore[method-assign]
+        # Only RabbitMQ's has it.
+        if getattr(broker, "confirm_delivery", None) is False:
+            self.logger.warning(
+                "This RabbitmqBroker does not ask for confirmations: nobody learns that a message was "
+                "dropped, and its job starts job_timeout and backoff too late. Make the broker with "
+                "confirm_delivery=True."
+            )
 
     def _with_edge(self, actor: AnyActor) -> Any:
         fn = actor.fn

@@ -14,7 +14,8 @@ BATCH = 500
 
 
 class Answer(enum.Enum):
-    WAITS = "a copy is with the broker, or with one of its workers"
+    WAITS = "a copy is in its queue"
+    FETCHED = "a worker has fetched a copy, and is busy with others, or has lost it"
     GONE = "no copy waits in the broker"
     UNKNOWN = "the broker cannot tell"
 

@@ -62,12 +62,13 @@ class RedisPresence(Presence):
         self._beats: dict[bytes, tuple[float, float]] = {}  # by worker: its last, seen since
         self._searched: set[bytes] = set()  # dead workers whose messages are sent again
         self._dead: set[bytes] = set()
+        self._fetched: set[str] | None = None  # what workers have not acked, if that was asked for
 
     def expect(self) -> None:
         self._expected = True
 
     def look(self, *, read_only: bool = False) -> None:
-        self._token, self._dead = None, set()
+        self._token, self._dead, self._fetched = None, set(), None
         self._began = time.monotonic()
         try:
             pipe = self._client.pipeline(transaction=False)
@@ -117,15 +118,33 @@ class RedisPresence(Presence):
         answers = [Answer.UNKNOWN] * len(audits)
         try:
             found = pipe.execute()
+            fetched_ids = self._fetched_ids() if any(found) else set()
         except (redis.RedisError, OSError) as error:
             self.logger.debug("Redis tells nothing (%s).", type(error).__name__)
             return answers
         for number, there in zip(asked, found, strict=True):
             if there:
-                answers[number] = Answer.WAITS
+                fetched = audits[number].broker_message_id in fetched_ids
+                answers[number] = Answer.FETCHED if fetched else Answer.WAITS
             elif answers[number] is Answer.UNKNOWN:
                 answers[number] = Answer.GONE
         return answers
+
+    def _fetched_ids(self) -> set[str]:
+        """The messages that workers have not acked; read once a pass."""
+        if self._fetched is None:
+            pipe = self._client.pipeline(transaction=False)
+            for worker in self._beats:
+                for queue in self._queues():
+                    pipe.smembers(self._acks(worker, queue))
+            self._fetched = {each.decode() for ids in pipe.execute() for each in ids}
+        return self._fetched
+
+    def _queues(self) -> list[str]:
+        return [*self._broker.queues, *self._broker.delay_queues]
+
+    def _acks(self, worker: bytes, queue: str) -> str:
+        return f"{self._name}:__acks__.{worker.decode()}.{queue}"
 
     def lost(self, store: Store) -> Iterator[list[Stale]]:
         if self._token is not None:
@@ -151,9 +170,8 @@ class RedisPresence(Presence):
 
     def _held_by(self, worker: bytes, store: Store) -> Iterator[list[Stale]]:
         """What a dead worker has taken from its queues and not begun; Dramatiq is in no hurry to give it back."""
-        for queue in [*self._broker.queues, *self._broker.delay_queues]:
-            acks = f"{self._name}:__acks__.{worker.decode()}.{queue}"
-            ids = list(self._client.smembers(acks))
+        for queue in self._queues():
+            ids = list(self._client.smembers(self._acks(worker, queue)))
             if not ids:
                 continue
             bodies = [b for b in self._client.hmget(f"{self._name}:{queue}.msgs", ids) if b]

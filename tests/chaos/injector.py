@@ -15,19 +15,21 @@ import pika
 import redis
 
 from .lane import Lane
-from .settings import LEASE
+from .settings import JOB_TIMEOUT, LEASE
 
 GAP = (0.5, 2.0)  # seconds between two faults
 
 
 class Injector:
-    def __init__(self, lane: Lane) -> None:
+    def __init__(self, lane: Lane, *, backlogs: bool = False) -> None:
         self.done: Counter[str] = Counter()
         self._lane = lane
         self._ledger = lane.ledger
         self._random = random.Random(lane.seed)
         self._deck: list[str] = []
         self._faults = self._all()
+        if backlogs:
+            self._faults["no consumers"] = self._no_consumers
 
     def run(self, seconds: float, least: int) -> None:
         """Inject for *seconds*, and longer until there were *least* faults."""
@@ -100,6 +102,10 @@ class Injector:
         time.sleep(seconds)
         self._signal(pid, signal.SIGCONT)
         self._ledger.write("PAUSE", pid, f"{time.monotonic() - began:.3f}")
+
+    def _no_consumers(self) -> None:
+        with self._outage("consumers"), self._lane.without("worker"):
+            time.sleep(2 * JOB_TIMEOUT)
 
     def _signal(self, pid: int, signum: signal.Signals) -> None:
         try:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import os
 import random
+import signal
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -81,6 +82,7 @@ class Lane:
         self._stack = ExitStack()
         self._keeping = threading.Event()
         self.roles: list[Role] = []
+        self._absent: str | None = None
         self.ledger = Ledger(folder)
         self.disk = Disk(folder)
         self._stack.callback(self.disk.close)
@@ -129,6 +131,17 @@ class Lane:
     def pids(self, module: str) -> list[int]:
         return [role.pid for role in self.roles if role.module == module]
 
+    @contextmanager
+    def without(self, module: str) -> Iterator[None]:
+        """Kill the processes of a module, and start them again at the end."""
+        self._absent = module
+        for pid in self.pids(module):
+            self.ledger.write("KILL", pid, "injected")
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        yield
+        self._absent = None
+
     def end(self, within: float) -> int:
         """Produce no more, and wait until no audit is open; returns how many are."""
         (self.folder / "stop").touch()
@@ -157,7 +170,8 @@ class Lane:
     def _keep(self) -> None:
         while not self._keeping.wait(0.1):
             for role in self.roles:
-                if role.module != "producer" or not (self.folder / "stop").exists():
+                stopped = role.module == "producer" and (self.folder / "stop").exists()
+                if role.module != self._absent and not stopped:
                     role.keep()
 
     def _create_effects(self) -> None:

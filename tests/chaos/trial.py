@@ -9,7 +9,7 @@ from pathlib import Path
 
 from .checker import Checker, Report
 from .injector import Injector
-from .lane import Lane, lane
+from .lane import lane
 from .ledger import read
 
 CI_LANES = (("redis", "postgres"), ("rabbitmq", "mariadb"), ("redis", "sqlite"))
@@ -29,7 +29,6 @@ class Trial:
     seed: int
     report: Report
     faults: Counter[str]
-    sends: int  # by send() and monitors
     seconds: float
     folder: Path
 
@@ -51,17 +50,16 @@ def trial(
     faults: int = 20,
     soak: bool = False,
 ) -> Trial:
-    """Run a lane under faults for so long; in a *soak* its audits are deleted after a minute, too."""
+    """Run a lane under faults for so long; in a *soak* there are backlogs, and audits are deleted, too."""
     began = time.monotonic()
     environment = {"CHAOS_RATE": str(rate), "CHAOS_CHANCE": str(1 / POINTS_PER_DEATH)}
     if soak:
         environment["CHAOS_RETENTION"] = "120000"
     with lane(kinds, folder, seed, **environment) as here:
         here.run()
-        injector = Injector(here)
+        injector = Injector(here, backlogs=soak)
         injector.run(seconds, faults)
         left = here.end(QUIET_WITHIN)
-        sends = _sends(here)
         effects = here.effects()
     entries = read(folder)
     for entry in entries:
@@ -69,11 +67,7 @@ def trial(
             injector.done["death at a named point"] += 1
     report = Checker(entries, effects, left).check()
     took = time.monotonic() - began
-    return Trial(kinds, seed, report, injector.done, sends, took, folder)
-
-
-def _sends(here: Lane) -> int:
-    return sum(audit.enqueue_count for audit in here.store.list_audits())
+    return Trial(kinds, seed, report, injector.done, took, folder)
 
 
 def scene(folder: Path, *, plain: bool = False, mutant: str | None = None) -> Report:

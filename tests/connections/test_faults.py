@@ -247,32 +247,6 @@ def test_a_database_that_has_become_read_only_is_unreachable(server_durable, con
     server_durable.store.connections.run(lambda lane: lane.execute_sql("UPDATE t SET n = 1"))
 
 
-@pytest.mark.failure(40)
-def test_a_full_disk_is_an_outage_that_ends(stub_broker, tmp_path, make_durable, work, audits):
-    pragmas = {"max_page_count": 100, "journal_mode": "delete"}
-    db = peewee.SqliteDatabase(tmp_path / "test.db", pragmas=pragmas)
-    durable = make_durable(stub_broker, db)
-    db.execute_sql("CREATE TABLE filler AS SELECT zeroblob(200000) AS filler")
-
-    @durable_actor
-    def charge(text):
-        pass
-
-    sent = 0
-    with pytest.raises(AuditWriteFailed) as caught:
-        while True:
-            charge.send("x" * 10_000)
-            sent += 1
-    assert isinstance(caught.value.__cause__, DatabaseUnreachable)
-    assert sent > 5
-
-    db.execute_sql("DROP TABLE filler")
-    db.close()
-    charge.send("x" * 10_000)
-    work()
-    assert [audit.state for audit in audits(durable)] == ["completed"] * (sent + 1)
-
-
 @pytest.mark.parametrize("database", ["garbage", "read only"])
 def test_a_file_that_takes_no_audits_is_unreachable(stub_broker, tmp_path, make_durable, database):
     path = tmp_path / "test.db"

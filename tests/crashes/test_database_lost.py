@@ -87,25 +87,30 @@ def test_worker_and_monitor_carry_on_when_the_database_was_killed_and_started(
 
 @pytest.mark.failure(19)
 def test_workers_wait_for_a_database_that_is_down_and_do_not_burn_the_queue(
-    far_database, eventually
+    make_stage, redis_url, own_postgres, eventually
 ):
-    stage = far_database()
-    sent = [stage.send("job", str(number), max_retries=0) for number in range(30)]
-    stage.proxy.down()
-    stage.worker()
-    eventually(lambda: len(stage.notes("copies")) == 2, message="both threads claim")
-    assert stage.queued() == 30
-    assert stage.notes() == []
+    server = own_postgres()
+    with server.fresh() as url:
+        stage = make_stage(SOURCE, redis_url, url, heartbeat_interval=5_000, job_timeout=60_000)
+        sent = [stage.send("job", str(number), max_retries=0) for number in range(300)]
+        worker, monitor = stage.worker(), stage.monitor()
+        eventually(lambda: len(stage.notes()) > 50)
+        server.stop()
+        eventually(lambda: worker.output().count(" waits: ") == 2)
+        eventually(lambda: monitor.output().count("The monitor waits") >= 2)
+        assert stage.queued() > 100
+        assert len(stage.notes("copies")) <= len(stage.notes()) + 2
 
-    stage.proxy.up()
-    audits = stage.finished(*sent)
-    assert Counter(stage.notes()) == Counter(str(number) for number in range(30))
-    counts = {(audit.state, audit.start_count, audit.failure_count) for audit in audits}
-    assert counts == {("completed", 1, 0)}
-    assert len(stage.notes("copies")) == 30
-    # Nobody sent them again, and nobody has to.
-    assert {audit.enqueue_count for audit in audits} == {1}
-    assert stage.dead_letters() == 0
+        server.start()
+        audits = stage.finished(*sent)
+        assert Counter(stage.notes()) == Counter(str(number) for number in range(300))
+        counts = {(audit.state, audit.start_count, audit.failure_count) for audit in audits}
+        assert counts == {("completed", 1, 0)}
+        assert len(stage.notes("copies")) == 300
+        # Nobody sent them again, and nobody has to.
+        assert {audit.enqueue_count for audit in audits} == {1}
+        assert stage.dead_letters() == 0
+        assert (worker.returncode, monitor.returncode) == (None, None)
 
 
 @pytest.mark.failure(20)

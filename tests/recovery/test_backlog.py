@@ -145,6 +145,21 @@ def test_a_body_is_stranded_when_what_was_sent_a_timeout_later_has_run(
     assert take(durable) == ["stranded"]
 
 
+@pytest.mark.failure(36)
+@pytest.mark.parametrize("broker", ["redis"], indirect=True)
+def test_what_a_worker_has_fetched_and_does_not_begin_is_sent_again_when_it_is_stale(
+    broker, durable, declare, clock, monitor
+):
+    charge = declare()
+    for order_id in range(3):
+        charge.send(order_id)
+    assert next(broker.consume("default", prefetch=1)) is not None
+    clock.move(minutes=10)
+    assert counts(monitor.run_once()) == (0, 0)
+    clock.move(minutes=1)
+    assert counts(monitor.run_once()) == (1, 2)
+
+
 # Other brokers have their order.
 
 

@@ -16,12 +16,6 @@ JOB_TIMEOUT = timedelta(seconds=30)
 BACKOFF = timedelta(seconds=10)
 LEASE = timedelta(seconds=20)
 
-_SERIALIZABLE = {
-    "sqlite": {},
-    "postgresql": {"options": "-c default_transaction_isolation=serializable"},
-    "mysql": {"init_command": "SET SESSION TRANSACTION ISOLATION LEVEL SERIALIZABLE"},
-}
-
 _EXPLAIN = {
     "sqlite": "EXPLAIN QUERY PLAN ",
     "postgresql": "EXPLAIN ",
@@ -160,12 +154,16 @@ def other_db(database_url):
         database.close()
 
 
-@pytest.fixture(params=["default", "serializable"])
+@pytest.fixture
 def isolation(request, database_url):
-    """Connection options of an isolation level."""
-    if request.param == "default":
+    """The options of a connection whose transactions are isolated as the parameter says."""
+    level = request.param
+    if level is None:
         return {}
-    return _SERIALIZABLE[urlsplit(database_url).scheme]
+    if database_url.startswith("mysql"):
+        return {"init_command": f"SET SESSION TRANSACTION ISOLATION LEVEL {level}"}
+    words = level.replace(" ", "\\ ")
+    return {"options": f"-c default_transaction_isolation={words}"}
 
 
 @pytest.fixture
@@ -192,3 +190,41 @@ def plan(database_url, db):
         return "\n".join(" ".join(map(str, row)) for row in found)
 
     return explain
+
+
+@pytest.fixture
+def visited(database_url, db):
+    """``visited(event)``: how many rows the database looks at for a SELECT; SQLite: how many instructions it runs."""
+    scheme = urlsplit(database_url).scheme
+    return lambda event: _VISITED[scheme](db, event)
+
+
+def _instructions(db, event):
+    count = [0]
+    connection = db.connection()
+    connection.set_progress_handler(lambda: count.__setitem__(0, count[0] + 1), 1)
+    db.execute_sql(event.sql, event.params).fetchall()
+    connection.set_progress_handler(None, 1)
+    return count[0]
+
+
+def _plan_rows(db, event):
+    [[[explained]]] = db.execute_sql(
+        f"EXPLAIN (ANALYZE, FORMAT JSON) {event.sql}", event.params
+    ).fetchall()
+    nodes, total = [explained["Plan"]], 0
+    while nodes:
+        node = nodes.pop()
+        total += node["Actual Rows"] + node.get("Rows Removed by Filter", 0)
+        nodes += node.get("Plans", [])
+    return total
+
+
+def _handler_reads(db, event):
+    db.execute_sql("FLUSH LOCAL STATUS")
+    db.execute_sql(event.sql, event.params).fetchall()
+    counters = db.execute_sql("SHOW LOCAL STATUS LIKE 'Handler_read_%%'").fetchall()
+    return sum(int(value) for _, value in counters)
+
+
+_VISITED = {"sqlite": _instructions, "postgresql": _plan_rows, "mysql": _handler_reads}

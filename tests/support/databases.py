@@ -99,6 +99,7 @@ class MariadbServer(Server):
         settings = {
             **files,
             "datadir": str(self._data),
+            "tmpdir": str(self.folder),  # a server that starts deletes those of others from /tmp
             "user": "root",  # which means nothing unless we are root
             "port": str(self.port),
             "bind-address": "127.0.0.1",
