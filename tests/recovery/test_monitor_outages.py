@@ -14,7 +14,7 @@ from dramatiq.brokers.redis import RedisBroker
 from playhouse.db_url import connect
 
 from dramatiq_durable import Monitor
-from tests.sending.proxy import Proxy
+from tests.support.proxy import Proxy
 
 
 class Far(NamedTuple):

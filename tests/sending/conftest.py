@@ -10,7 +10,7 @@ from dramatiq.brokers.rabbitmq import RabbitmqBroker
 from dramatiq.brokers.redis import RedisBroker
 from dramatiq.brokers.stub import StubBroker
 
-from .proxy import Proxy
+from tests.support.proxy import Proxy
 
 
 @pytest.fixture
