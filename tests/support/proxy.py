@@ -19,7 +19,7 @@ class Proxy:
 
     def __init__(self, url: str, port: int = 0) -> None:
         parts = urlsplit(url)
-        self._target = (parts.hostname, parts.port)
+        self._target = (parts.hostname, parts.port or 0)
         self._listener: socket.socket | None = None
         self._sockets: set[socket.socket] = set()
         self._threads: list[threading.Thread] = []
