@@ -7,7 +7,6 @@ import random
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 from tests.support.app import SOURCE
@@ -44,6 +43,7 @@ class Place:
         self._generation = 0
         self._process: subprocess.Popen[bytes] | None = None
         self._killed = False
+        self._told = False  # to end
 
     @property
     def name(self) -> str:
@@ -58,7 +58,8 @@ class Place:
         if self._process is not None and self._process.poll() is not None:
             code, self._process = self._process.returncode, None
             self.stopped = False
-            if self.wanted and not self._killed and code != -signal.SIGKILL:
+            told, self._told = self._told, False
+            if not told and not self._killed and code != -signal.SIGKILL:
                 self._ledger.write("EXIT", self.name, code)
         if self._process is None and self.wanted:
             self._start()
@@ -67,9 +68,14 @@ class Place:
         self._killed = True
         self.signal(signal.SIGKILL)
 
+    def want(self) -> None:
+        """After :meth:`stop`: let another one come."""
+        self.wanted = True
+
     def stop(self) -> None:
         """Ask it to end; no other comes."""
         self.wanted = False
+        self._told = True
         if self._process is not None:
             self._process.terminate()
 
@@ -94,7 +100,7 @@ class Place:
 
     def _start(self) -> None:
         self._generation += 1
-        self._killed = False
+        self._killed = self._told = False
         setting = self._setting
         arguments = COMMANDS[self.role]
         if self.role == "worker":
@@ -160,10 +166,3 @@ class Crew:
             place.kill()
             place.wait()
 
-
-def wait_for(seconds: float, crew: Crew) -> None:
-    """Let time pass, in which whoever has died is replaced."""
-    end = time.monotonic() + seconds
-    while time.monotonic() < end:
-        crew.tick()
-        time.sleep(0.05)

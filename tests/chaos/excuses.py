@@ -63,11 +63,11 @@ class Excuses:
         """When the run was over at the latest."""
         if run.end is not None:
             return run.end
-        died = self._history.died(run.process)
+        died = self._history.deaths.get(run.process)
         return self._history.end if died is None else max(died, run.start)
 
     def _crashed(self, run: Run) -> bool:
-        died = self._history.died(run.process)
+        died = self._history.deaths.get(run.process)
         if died is None:
             return False
         if run.end is None or died <= run.end + GRACE:

@@ -11,7 +11,7 @@ from tests.support.rabbitmq import RabbitmqServer
 from tests.support.servers import RedisServer
 
 from .crew import FAKETIME, Place
-from .points import arm, names
+from .points import arm
 from .servers import File, Remote, is_small_disk
 
 if TYPE_CHECKING:
@@ -72,8 +72,10 @@ def clock(role: str) -> Draw:
 
     def draw(lane: Lane) -> Fault | None:
         place = lane.crew.pick(role, lane.rng)
-        # Its processes' clocks are SQLite's.
-        if place is None or not FAKETIME or isinstance(lane.database, File):
+        # The processes' clocks are SQLite's; and what nobody has an audit of is judged by them
+        # to be older than half of the retention.
+        exempt = isinstance(lane.database, File) or lane.setting.retention < 10 * CLOCK_SECONDS
+        if place is None or not FAKETIME or exempt:
             return None
         wrong = lane.rng.choice([-CLOCK_SECONDS, CLOCK_SECONDS])
 
@@ -82,7 +84,7 @@ def clock(role: str) -> Draw:
             place.kill()
             return lambda: _reset(place)
 
-        return Fault(f"kill:clock {role}".replace(" ", "-"), place.name, strike, 8.0)
+        return Fault(f"kill:clock-{role}", place.name, strike, 8.0)
 
     return draw
 
@@ -99,6 +101,18 @@ def point(role: str) -> Draw:
         return None
 
     return draw
+
+
+def off(lane: Lane) -> Fault:
+    """All workers are told to end, and a backlog grows until new ones start."""
+
+    def strike() -> Heal:
+        places = lane.crew.of("worker")
+        for place in places:
+            place.stop()
+        return lambda: [place.want() for place in places]
+
+    return Fault("off:workers", "workers", strike, lane.rng.uniform(*lane.backlog))
 
 
 def forget(lane: Lane) -> Fault:
@@ -207,8 +221,9 @@ def all_draws(lane: Lane) -> list[Draw]:
     roles = ["producer", "worker", "monitor"]
     rounds: list[Draw] = [
         *map(kill, roles),
-        *map(stop, ["worker", "monitor"]),
+        *map(stop, roles),
         *(point(role) for role in ["producer", *["worker"] * 4, "monitor"]),
+        off,
         forget,
         restart_database,
         fill_disk,
@@ -223,6 +238,3 @@ def all_draws(lane: Lane) -> list[Draw]:
         rounds.append(restart_broker)
     return rounds
 
-
-def points_of(role: str) -> list[str]:
-    return names(role)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from functools import cached_property
 
 from .ledger import Event
 
@@ -69,14 +70,21 @@ class History:
     exits: list[Event]
     end: float
 
-    def died(self, process: str) -> float | None:
-        """When a fault killed *process*."""
-        kills = [f.start for f in self.faults if f.kind == "kill" and f.subject == process]
-        return min(kills, default=None)
+    @cached_property
+    def deaths(self) -> dict[str, float]:
+        """When a fault killed a process, by the process."""
+        return {f.subject: f.start for f in self.faults if f.kind == "kill"}
+
+    @cached_property
+    def _by_subject(self) -> dict[str, list[Fault]]:
+        found: dict[str, list[Fault]] = defaultdict(list)
+        for fault in self.faults:
+            found[fault.subject].append(fault)
+        return found
 
     def during(self, subject: str, start: float, end: float) -> list[Fault]:
         """The faults of *subject* that touch the time between *start* and *end*."""
-        return [f for f in self.faults if f.subject == subject and f.start <= end and start <= f.end]
+        return [f for f in self._by_subject[subject] if f.start <= end and start <= f.end]
 
 
 def assemble(events: Iterable[Event]) -> History:

@@ -8,8 +8,8 @@ import random
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +32,7 @@ from .setting import Setting
 COUNTS = {"producer": 2, "worker": 3, "monitor": 2}
 TICK = 0.05  # seconds
 QUIET_WITHIN = 120.0  # seconds
+PLAIN_QUIET = 20.0  # seconds in which plain Dramatiq runs nothing, after which it will not
 
 EFFECTS = """
     CREATE TABLE chaos_effects (
@@ -57,6 +58,7 @@ class Lane:
         self.crew = Crew(setting, self.ledger, counts)
         self.armed: list[Path] = []
         self.rounds = 0
+        self.backlog = (3.0, 6.0)  # seconds that all workers are off, at least and at most
         self._numbers = itertools.count(1)
         self._heals: list[tuple[float, int, Callable[[], object], str]] = []
         self._points = {role: self._endless(role) for role in COUNTS}
@@ -122,7 +124,7 @@ class Lane:
         self.heal_all()
         self.crew.stop("producer")
         deadline = time.monotonic() + QUIET_WITHIN
-        while self._left_open() and time.monotonic() < deadline:
+        while self._is_busy() and time.monotonic() < deadline:
             self.run_for(0.5)
         left_open = self._left_open()
         self.crew.stop("worker")
@@ -149,6 +151,12 @@ class Lane:
             path.read_bytes().count(b" OK ") for path in self.setting.path.glob("producer*.ledger")
         )
 
+    def _is_busy(self) -> bool:
+        if not self.setting.plain:
+            return bool(self._left_open())
+        workers = [path.stat().st_mtime for path in self.setting.path.glob("worker*.ledger")]
+        return time.time() - max(workers, default=0) < PLAIN_QUIET
+
     def _left_open(self) -> list[str]:
         rows = self._rows(
             "SELECT state, message_id, actor_name, epoch, enqueue_count, last_error"
@@ -173,9 +181,12 @@ def lane(broker: str, database: str, **setting: Any) -> Iterator[Lane]:
     """A lane whose processes are about to start."""
     counts = setting.pop("counts", COUNTS)
     with ExitStack() as stack:
-        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="chaos-")))
-        storage = stack.enter_context(databases(database, folder))
-        messages = stack.enter_context(brokers(broker))
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="durable-chaos-")))
+        # Each in a thread that stays, for the servers end with the threads that started them.
+        pool = stack.enter_context(ThreadPoolExecutor())
+        storage_, messages_ = databases(database, folder), brokers(broker)
+        starting = [pool.submit(stack.enter_context, each) for each in (storage_, messages_)]
+        storage, messages = (each.result() for each in starting)
         made = Lane(
             Setting(str(folder), messages.url, storage.url, **setting), messages, storage, counts
         )
@@ -195,7 +206,3 @@ def _create_tables(storage: Remote | File) -> None:
         database.execute_sql(EFFECTS.format(serial=serial))
         if isinstance(database, peewee.SqliteDatabase):
             database.execute_sql("PRAGMA journal_mode = wal")
-
-
-def quiet_setting(setting: Setting, **changes: Any) -> Setting:
-    return replace(setting, **changes)

@@ -102,8 +102,8 @@ class Producer:
                     raise RolledBack
         except RolledBack:
             self._write("ROLLBACK", messages)
-        except Exception as error:  # noqa: BLE001 - the database may fail in any way
-            self._refused(messages, error)
+        except Exception:  # noqa: BLE001 - the database may fail in any way
+            self._refused(messages, "transaction")
         else:
             self._write("OK", messages)
 
@@ -119,12 +119,12 @@ class Producer:
                 ids = [message.message_id for message in messages]
                 sent = ids.index(refused) if refused in ids else 0
             self._write("OK", messages[:sent])
-            self._refused(messages[sent:], error)
+            self._refused(messages[sent:], type(error).__name__)
         else:
             self._write("OK", messages)
 
-    def _refused(self, messages: list[Message], error: Exception) -> None:
-        self._write("ERR", messages, type(error).__name__)
+    def _refused(self, messages: list[Message], why: str) -> None:
+        self._write("ERR", messages, why)
         self._stopped.wait(PAUSE_AFTER_ERRORS)
 
     def _write(self, word: str, messages: list[Message], *args: object) -> None:

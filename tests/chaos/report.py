@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from typing import Any
 
 from .excuses import Bounds
 from .history import History, kinds
@@ -82,6 +83,18 @@ class Report:
         ]
         lines += [f"{verdict}: {self.count(verdict)}" for verdict in VERDICTS]
         return "\n".join(lines)
+
+    def summary(self) -> dict[str, Any]:
+        """The numbers, for a table of several lanes."""
+        return {
+            "jobs": len(self.history.jobs),
+            "promised": self.promised,
+            "pushes": self.pushes,
+            "faults": kinds(self.history.faults),
+            "explained": dict(self.explained),
+            "violations": {verdict: self.count(verdict) for verdict in VERDICTS},
+            "recoveries": [(each.seconds, each.bound) for each in self.recoveries],
+        }
 
     def evidence(self, events: Iterable[Event]) -> str:
         """The ledger lines of what is wrong."""
