@@ -151,19 +151,14 @@ def make_stage(tmp_path_factory):
         )
 
 
-class LastingProxy(Proxy):
-    """On a port that no client gets from the system while the proxy is down."""
-
-    def up(self):
-        self._port = self._port or free_port()
-        super().up()
-
-
 @pytest.fixture
 def make_proxy():
-    """``make_proxy(url)``: a :class:`Proxy`; its ``.url`` leads to *url*."""
+    """``make_proxy(url)``: a :class:`Proxy`; its ``.url`` leads to *url*.
+
+    It is on a port that no client gets from the system while the proxy is down.
+    """
     with ExitStack() as stack:
-        yield lambda url: stack.enter_context(closing(LastingProxy(url)))
+        yield lambda url: stack.enter_context(closing(Proxy(url, free_port())))
 
 
 def show(app):

@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import socket
 import threading
+import time
 from collections.abc import Callable
 from typing import Any
 from urllib.parse import urlsplit
 
 
 class Proxy:
-    """Forwards TCP connections to *url*'s port, and fails as a network does."""
+    """Forwards TCP connections to *url*'s port, and fails as a network does.
 
-    def __init__(self, url: str) -> None:
+    Parameters:
+      port: Where it listens; default: any free one, the same after each :meth:`up`.
+    """
+
+    def __init__(self, url: str, port: int = 0) -> None:
         parts = urlsplit(url)
-        assert parts.port is not None
-        self._target = (parts.hostname, parts.port)
+        self._target = (parts.hostname, parts.port or 0)
         self._listener: socket.socket | None = None
         self._sockets: set[socket.socket] = set()
         self._threads: list[threading.Thread] = []
@@ -23,7 +27,8 @@ class Proxy:
         self._marker: bytes | None = None
         self._stay_down = False
         self.cuts = 0
-        self._port = 0
+        self.delay = 0.0  # seconds that each piece of data takes, both ways
+        self._port = port
         self.up()
         self.url = url.replace(f":{parts.port}", f":{self._port}", 1)
 
@@ -37,25 +42,37 @@ class Proxy:
         """Close all connections and refuse new ones."""
         with self._lock:
             listener, self._listener = self._listener, None
+        if listener is not None:
+            _shut(listener)
+        self.cut()
+
+    def cut(self) -> None:
+        """Close all connections that there are now."""
+        with self._lock:
             sockets, self._sockets = self._sockets, set()
-        for one in ([listener] if listener else []) + list(sockets):
+        for one in sockets:
             _shut(one)
 
     def close(self) -> None:
+        self.delay = 0
         self.down()
         for thread in self._threads:
             thread.join(10)
             assert not thread.is_alive()
 
     def lose_the_reply_to(self, text: str, then_down: bool = False) -> None:
-        """Deliver what contains *text* (any contains ""), once, but close its connection instead of its reply."""
+        """Deliver what contains *text*, once, but close its connection instead of its reply.
+
+        The empty text is in the next request, whatever it is.
+        """
         self._stay_down = then_down
         self._marker = text.encode()
 
     def _start(self, target: Callable[..., None], *args: Any) -> None:
         thread = threading.Thread(target=target, args=args, daemon=True)
-        self._threads.append(thread)
+        self._threads = [each for each in self._threads if each.is_alive()]
         thread.start()
+        self._threads.append(thread)
 
     def _accept(self, listener: socket.socket) -> None:
         while True:
@@ -66,7 +83,7 @@ class Proxy:
             try:
                 server = socket.create_connection(self._target)
             except OSError:
-                _shut(client)  # the server itself is down
+                _shut(client)
                 continue
             with self._lock:
                 if self._listener is not listener:
@@ -74,6 +91,8 @@ class Proxy:
                     _shut(server)
                     return
                 self._sockets |= {client, server}
+            for one in (client, server):
+                one.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             lost = threading.Event()
             self._start(self._requests, client, server, lost)
             self._start(self._replies, client, server, lost)
@@ -85,8 +104,9 @@ class Proxy:
             if self._marker is not None and self._marker in data:
                 self._marker = None
                 lost.set()
+            time.sleep(self.delay)
             _write(server, data)
-        _shut(server)
+        self._forget(server)
 
     def _replies(self, client: socket.socket, server: socket.socket, lost: threading.Event) -> None:
         while data := _read(server):
@@ -95,9 +115,15 @@ class Proxy:
                 if self._stay_down:
                     self.down()
                 break
+            time.sleep(self.delay)
             _write(client, data)
-        _shut(client)
-        _shut(server)
+        self._forget(client, server)
+
+    def _forget(self, *sockets: socket.socket) -> None:
+        with self._lock:
+            self._sockets -= set(sockets)
+        for one in sockets:
+            _shut(one)
 
 
 def _read(one: socket.socket) -> bytes:

@@ -1,0 +1,1 @@
+"""Real processes and servers under faults, and a ledger that is checked afterwards."""

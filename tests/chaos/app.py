@@ -1,0 +1,115 @@
+"""The application of a lane, in each of its processes: its broker, its database, its actors."""
+
+from __future__ import annotations
+
+import os
+import select
+import threading
+import time
+from typing import Any
+
+import dramatiq
+import peewee
+from dramatiq.brokers.rabbitmq import RabbitmqBroker
+from dramatiq.brokers.redis import RedisBroker
+from dramatiq.middleware.asyncio import AsyncIO
+from playhouse.db_url import connect
+
+from dramatiq_durable import DurableMiddleware
+from dramatiq_durable.store import Store, monitoring, sending
+
+from . import mutants
+from .ledger import Ledger
+from .points import METHODS, Hooks, Points
+from .setting import Setting, current
+
+#: Seconds that a process must have stood still for it to be noted, and between two looks.
+STALL, LOOK = 0.4, 0.05
+
+setting: Setting = current()
+name, role = os.environ["CHAOS_NAME"], os.environ["CHAOS_ROLE"]
+ledger = Ledger(setting.path, name)
+points = Points(setting.path, name, role, ledger)
+
+
+def _database(url: str) -> peewee.Database:
+    database: Any = connect(url)
+    if "passwd" in database.connect_params:
+        database.connect_params["password"] = database.connect_params.pop("passwd")
+    return database  # type: ignore[no-any-return]
+
+
+class Effect(peewee.Model):
+    """What a job has done in the application's own database."""
+
+    job = peewee.CharField()
+    token = peewee.IntegerField()
+    at = peewee.DoubleField()
+
+    class Meta:
+        database = _database(setting.database_url)
+        table_name = "chaos_effects"
+
+
+database: peewee.Database = Effect._meta.database  # type: ignore[attr-defined]
+
+
+def _broker() -> dramatiq.Broker:
+    url = setting.broker_url
+    made: dramatiq.Broker
+    if url.startswith("redis"):
+        made = RedisBroker(url=url)
+    else:
+        made = RabbitmqBroker(url=url, confirm_delivery=True)
+    made.add_middleware(AsyncIO())
+    if not setting.plain:
+        made.add_middleware(DurableMiddleware(database, **setting.options()))
+    made.add_middleware(Hooks(points))
+    return made
+
+
+def _watch_for_stalls() -> None:
+    before = time.monotonic()
+    while True:
+        select.select([], [], [], LOOK)
+        now = time.monotonic()
+        if now - before > STALL:
+            ledger.write("STALL", f"{now - before:.3f}")
+        before = now
+
+
+def _note_pushes() -> None:
+    """Note what this monitor pushes, and for which due period of the audit."""
+    periods: dict[str, Any] = {}
+    mark, push = Store.mark, DurableMiddleware.push
+
+    def noted_mark(store: Any, *args: Any, **kwargs: Any) -> Any:
+        marked = mark(store, *args, **kwargs)
+        if marked is not None:
+            periods[marked.stale.message_id] = f"{marked.stale.due_at:%H:%M:%S.%f}"
+        return marked
+
+    def noted_push(durable: Any, message: Any, delay: Any) -> Any:
+        pushed = push(durable, message, delay)
+        epoch, period = message.options["durable_epoch"], periods[message.message_id]
+        ledger.write("PUSH", message.args[0], epoch, period)
+        return pushed
+
+    Store.mark = noted_mark  # type: ignore[method-assign]
+    DurableMiddleware.push = noted_push  # type: ignore[method-assign]
+
+
+if "LD_PRELOAD" in os.environ:
+    # libfaketime moves the absolute time of the monotonic clock that CPython waits for.
+    time.sleep = lambda seconds: select.select([], [], [], seconds) and None
+mutants.apply(setting.mutant)
+monitoring.PUSH_LEASE = sending.PUSH_LEASE = mutants.seconds(setting.push_lease)
+broker = _broker()
+for method, point in METHODS[role].items():
+    points.around(Store, method, point)
+if role == "monitor":
+    _note_pushes()
+dramatiq.set_broker(broker)
+threading.Thread(target=_watch_for_stalls, daemon=True).start()
+
+from . import actors  # noqa: E402, F401 - they are declared on the broker

@@ -1,0 +1,240 @@
+"""The faults: what each breaks, for how long, and how it is healed."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from tests.support.rabbitmq import RabbitmqServer
+from tests.support.servers import RedisServer
+
+from .crew import FAKETIME, Place
+from .points import arm
+from .servers import File, Remote, is_small_disk
+
+if TYPE_CHECKING:
+    from .lane import Lane
+
+Heal = Callable[[], object]
+
+CLOCK_SECONDS = 300
+
+
+@dataclass(frozen=True)
+class Fault:
+    """*strike* breaks the *subject* and returns how it is healed, after *seconds*; None: it is over at once."""
+
+    name: str
+    subject: str
+    strike: Callable[[], Heal | None]
+    seconds: float = 0.0
+
+
+Draw = Callable[["Lane"], "Fault | None"]
+
+
+def kill(role: str) -> Draw:
+    def draw(lane: Lane) -> Fault | None:
+        place = lane.crew.pick(role, lane.rng)
+        return place and Fault(f"kill:{role}", place.name, place.kill)
+
+    return draw
+
+
+def stop(role: str) -> Draw:
+    """SIGSTOP, for longer than any lease."""
+
+    def draw(lane: Lane) -> Fault | None:
+        place = lane.crew.pick(role, lane.rng)
+        lease = lane.setting.push_lease if role == "monitor" else lane.setting.lease
+        return place and Fault(
+            f"stop:{role}", place.name, lambda: _stop(place), lease * lane.rng.uniform(1.2, 1.8)
+        )
+
+    return draw
+
+
+def _stop(place: Place) -> Heal:
+    place.stopped = True
+    place.signal(signal.SIGSTOP)
+
+    def go_on() -> None:
+        place.stopped = False
+        place.signal(signal.SIGCONT)
+
+    return go_on
+
+
+def clock(role: str) -> Draw:
+    """The process is replaced by one whose clock is wrong."""
+
+    def draw(lane: Lane) -> Fault | None:
+        place = lane.crew.pick(role, lane.rng)
+        # The processes' clocks are SQLite's; and what nobody has an audit of is judged by them
+        # to be older than half of the retention.
+        exempt = isinstance(lane.database, File) or lane.setting.retention < 10 * CLOCK_SECONDS
+        if place is None or not FAKETIME or exempt:
+            return None
+        wrong = lane.rng.choice([-CLOCK_SECONDS, CLOCK_SECONDS])
+
+        def strike() -> Heal:
+            place.clock = wrong
+            place.kill()
+            return lambda: _reset(place)
+
+        return Fault(f"kill:clock-{role}", place.name, strike, 8.0)
+
+    return draw
+
+
+def _reset(place: Place) -> None:
+    place.clock = 0
+
+
+def point(role: str) -> Draw:
+    """The next process that comes to one of the named points dies there, and notes that itself."""
+
+    def draw(lane: Lane) -> Fault | None:
+        lane.armed.append(arm(lane.setting.path, "strikes", lane.next_point(role)))
+        return None
+
+    return draw
+
+
+def off(lane: Lane) -> Fault:
+    """All workers are told to end, and a backlog grows until new ones start."""
+
+    def strike() -> Heal:
+        places = lane.crew.of("worker")
+        for place in places:
+            place.stop()
+        return lambda: [place.want() for place in places]
+
+    return Fault("off:workers", "workers", strike, lane.rng.uniform(*lane.backlog))
+
+
+def forget(lane: Lane) -> Fault:
+    return Fault("forget:messages", "broker", lambda: lane.broker.forget() or None)
+
+
+def restart_broker(lane: Lane) -> Fault:
+    """Redis keeps nothing; RabbitMQ keeps what it has written down."""
+    return Fault("kill:broker", "broker", lane.broker.restart, lane.rng.uniform(0.5, 2))
+
+
+def restart_database(lane: Lane) -> Fault | None:
+    database = lane.database
+    if isinstance(database, File):
+        return Fault("lock:database", "database", database.lock, lane.rng.uniform(1, 7))
+    return Fault("kill:database", "database", database.restart, lane.rng.uniform(0.5, 2))
+
+
+def fill_disk(lane: Lane) -> Fault | None:
+    database = lane.database
+    if not isinstance(database, File) or not is_small_disk(database):
+        return None
+    return Fault("fill:disk", "database", database.fill, lane.rng.uniform(1, 3))
+
+
+def limit_memory(lane: Lane) -> Fault | None:
+    broker = lane.broker
+    if not isinstance(broker.server, RedisServer):
+        return None
+
+    def strike() -> Heal:
+        broker.limit_memory("1mb")
+        return lambda: broker.limit_memory("0")
+
+    return Fault("maxmemory:broker", "broker", strike, 2.0)
+
+
+def _remote(lane: Lane, subject: str) -> Remote | None:
+    found = lane.broker if subject == "broker" else lane.database
+    return found if isinstance(found, Remote) else None
+
+
+def cut(subject: str) -> Draw:
+    def draw(lane: Lane) -> Fault | None:
+        remote = _remote(lane, subject)
+        return remote and Fault(f"cut:{subject}", subject, lambda: remote.proxy.cut())
+
+    return draw
+
+
+def down(subject: str) -> Draw:
+    """Nobody can reach it."""
+
+    def draw(lane: Lane) -> Fault | None:
+        remote = _remote(lane, subject)
+
+        def strike() -> Heal:
+            assert remote is not None
+            remote.proxy.down()
+            return remote.proxy.up
+
+        return remote and Fault(f"down:{subject}", subject, strike, lane.rng.uniform(0.3, 3))
+
+    return draw
+
+
+def delay(subject: str) -> Draw:
+    def draw(lane: Lane) -> Fault | None:
+        remote = _remote(lane, subject)
+
+        def strike() -> Heal:
+            assert remote is not None
+            remote.proxy.delay = lane.rng.uniform(0.02, 0.15)
+            return lambda: setattr(remote.proxy, "delay", 0.0)
+
+        return remote and Fault(f"delay:{subject}", subject, strike, 2.0)
+
+    return draw
+
+
+def lose_reply(subject: str) -> Draw:
+    """What is asked next is done, but its answer does not arrive."""
+
+    def draw(lane: Lane) -> Fault | None:
+        remote = _remote(lane, subject)
+
+        def strike() -> Heal:
+            assert remote is not None
+            remote.proxy.lose_the_reply_to(lane.rng.choice(LOST[subject]))
+            return lambda: None
+
+        return remote and Fault(f"lose-reply:{subject}", subject, strike, 1.0)
+
+    return draw
+
+
+#: In the requests whose replies are lost: of a send, a claim, a completion, a mark, of anything.
+LOST = {
+    "database": ["INSERT INTO", '"start_count"', "completed", "enqueue_count", ""],
+    "broker": ["durable_epoch", "quick", ""],
+}
+
+
+def all_draws(lane: Lane) -> list[Draw]:
+    """One round of everything that can be broken in this lane."""
+    roles = ["producer", "worker", "monitor"]
+    rounds: list[Draw] = [
+        *map(kill, roles),
+        *map(stop, roles),
+        *(point(role) for role in ["producer", *["worker"] * 4, "monitor"]),
+        off,
+        forget,
+        restart_database,
+        fill_disk,
+        limit_memory,
+    ]
+    if not lane.setting.plain:
+        rounds += map(clock, roles)
+    for subject in ("broker", "database"):
+        rounds += [cut(subject), down(subject), delay(subject), lose_reply(subject)]
+    slow = isinstance(lane.broker.server, RabbitmqServer)
+    if not slow or not lane.rounds:
+        rounds.append(restart_broker)
+    return rounds
+

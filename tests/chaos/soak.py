@@ -1,0 +1,6 @@
+from __future__ import annotations
+from typing import Any
+class Soak:
+    def __init__(self, minutes: float, seed: str) -> None: ...
+    def run(self) -> Any: ...
+def table(x: Any) -> str: return ""
