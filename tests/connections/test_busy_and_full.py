@@ -1,4 +1,4 @@
-"""SQLite takes no writes for a while: somebody else holds its lock, or the disk is full."""
+"""The database takes no writes for a while: somebody else holds SQLite's lock, or the disk is full."""
 
 import shutil
 import sqlite3
@@ -7,6 +7,7 @@ import threading
 
 import peewee
 import pytest
+from playhouse.db_url import connect
 
 from dramatiq_durable import AuditWriteFailed, durable_actor
 from dramatiq_durable.errors import DatabaseUnreachable
@@ -85,6 +86,50 @@ class FullFile:
         pass
 
 
+# What the servers say of a full disk.
+REFUSE = {
+    "postgresql": [
+        """
+        CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$
+            BEGIN RAISE EXCEPTION 'could not extend file' USING ERRCODE = 'disk_full'; END
+        $$
+        """,
+        "CREATE TRIGGER refuse BEFORE INSERT OR UPDATE ON durable_audits EXECUTE FUNCTION refuse()",
+    ],
+    "mysql": [
+        f"CREATE TRIGGER refuse_{verb} BEFORE {verb} ON durable_audits FOR EACH ROW"
+        " SIGNAL SQLSTATE 'HY000' SET MYSQL_ERRNO = 1114, MESSAGE_TEXT = 'The table is full'"
+        for verb in ("INSERT", "UPDATE")
+    ],
+}
+ACCEPT = {
+    "postgresql": ["DROP TRIGGER refuse ON durable_audits"],
+    "mysql": ["DROP TRIGGER refuse_INSERT", "DROP TRIGGER refuse_UPDATE"],
+}
+
+
+class FullServer:
+    """Nobody has to fill its disk: a trigger says what it would say."""
+
+    def __init__(self, url):
+        self.database = connect(url)
+        self._scheme = url.partition(":")[0]
+
+    def begin(self):
+        self._execute(REFUSE)
+
+    def end(self):
+        self._execute(ACCEPT)
+
+    def close(self):
+        pass
+
+    def _execute(self, statements):
+        for statement in statements[self._scheme]:
+            self.database.execute_sql(statement)
+        self.database.close()
+
+
 def mount(folder):
     """Whether it has been possible."""
     program = shutil.which("mount")
@@ -94,22 +139,46 @@ def mount(folder):
     return subprocess.run(command, capture_output=True).returncode == 0
 
 
+@pytest.fixture
+def busy(tmp_path):
+    return Busy(tmp_path)
+
+
+@pytest.fixture
+def full_disk(tmp_path):
+    if not mount(tmp_path):
+        yield FullFile(tmp_path)
+        return
+    yield FullDisk(tmp_path)
+    subprocess.run([find("umount"), "--lazy", str(tmp_path)], check=True)
+
+
+@pytest.fixture
+def full_postgres(postgres_url):
+    return FullServer(postgres_url)
+
+
+@pytest.fixture
+def full_mariadb(mariadb_url):
+    return FullServer(mariadb_url)
+
+
+FULL = ["full_disk", "full_postgres", "full_mariadb"]
+
+
 @pytest.fixture(
     params=[
         pytest.param("busy", marks=pytest.mark.failure(39)),
-        pytest.param("full", marks=pytest.mark.failure(40)),
+        *[pytest.param(name, marks=pytest.mark.failure(40)) for name in FULL],
     ]
 )
-def trouble(request, tmp_path):
+def trouble(request):
     """``trouble.begin()``, ``trouble.end()`` with the database that has it."""
-    small = request.param == "full" and mount(tmp_path)
-    kind = Busy if request.param == "busy" else FullDisk if small else FullFile
-    made = kind(tmp_path)
+    made = request.getfixturevalue(request.param)
     yield made
     made.close()
-    made.database.close()
-    if small:
-        subprocess.run([find("umount"), "--lazy", str(tmp_path)], check=True)
+    if not made.database.is_closed():
+        made.database.close()
 
 
 @pytest.fixture

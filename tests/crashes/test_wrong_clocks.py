@@ -13,6 +13,8 @@ import pytest
 
 from tests.support.programs import missing
 
+from .staging import LONG
+
 pytestmark = pytest.mark.failure(37)
 
 SOURCE = """
@@ -107,7 +109,8 @@ class WrongStage:
 
 @pytest.fixture(params=WRONG)
 def wrong(request, make_stage, redis_url, libfaketime):
-    stage = make_stage(SOURCE, redis_url, request.getfixturevalue(f"{request.param}_url"))
+    url = request.getfixturevalue(f"{request.param}_url")
+    stage = make_stage(SOURCE, redis_url, url, backoff=[0, LONG])
     return WrongStage(stage, libfaketime, *WRONG[request.param])
 
 
