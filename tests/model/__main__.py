@@ -7,6 +7,7 @@ import sys
 import time
 
 from .mutants import MUTANTS
+from .promises import Broken
 from .protocol import Protocol
 from .search import Space, search
 from .spaces import SPACES
@@ -23,8 +24,10 @@ def main() -> int:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("happens", nargs="*", metavar="NAME=COUNT", help="a space of one's own")
-    parser.add_argument("--space", choices=SPACES, help="one of the tests' spaces")
-    parser.add_argument("--mutant", choices=MUTANTS, help="instead of the protocol, in its space")
+    parser.add_argument("--space", choices=SPACES, metavar="SPACE", help="one of the tests' spaces")
+    parser.add_argument(
+        "--mutant", choices=MUTANTS, metavar="MUTANT", help="instead of the protocol"
+    )
     parser.add_argument("--processes", type=int, default=2)
     parser.add_argument("--threads", type=int, default=1, help="of each process")
     parser.add_argument("--monitors", type=int, default=1)
@@ -51,12 +54,15 @@ def main() -> int:
         spaces = {mutant.space: SPACES[mutant.space]}
     else:
         spaces = SPACES
-    return sum([_show(protocol, name, space) for name, space in spaces.items()])
+    # A mutant may have no end of worlds.
+    until = set() if mutant is None else {mutant.caught_by}
+    broken = [_show(protocol, name, space, until) for name, space in spaces.items()]
+    return int(any(broken))
 
 
-def _show(protocol: Protocol, name: str, space: Space) -> bool:
+def _show(protocol: Protocol, name: str, space: Space, until: set[Broken]) -> bool:
     began = time.monotonic()
-    found = search(protocol, space)
+    found = search(protocol, space, until=until)
     seconds = time.monotonic() - began
     print(f"{name}: {len(found.worlds)} worlds, {found.steps} steps, {seconds:.1f} s")
     if found.broken:
