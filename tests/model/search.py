@@ -61,6 +61,7 @@ class Found:
     worlds: list[World]
     parents: list[tuple[int, Step]] = field(default_factory=list)
     steps: int = 0
+    cut: bool = False  # there are more
     #: By promise: the world in which it was broken first, and the step that did it.
     broken: dict[Broken, tuple[int, Step | None]] = field(default_factory=dict)
     #: What each transition that was not refused has made of which state.
@@ -88,8 +89,13 @@ def successors(protocol: Protocol, space: Space, world: World) -> list[Next]:
     return turn.next
 
 
-def search(protocol: Protocol, space: Space, *, until: Collection[Broken] = ()) -> Found:
-    """Look everywhere, or until each promise of *until* is found broken."""
+def search(
+    protocol: Protocol, space: Space, *, until: Collection[Broken] = (), limit: int | None = None
+) -> Found:
+    """Look everywhere, or until each promise of *until* is found broken, or *limit* worlds are found.
+
+    A protocol that breaks promises may have no end of worlds.
+    """
     start = space.start()
     found = Found([start], [(0, Step("", ""))])
     numbers = {start: 0}
@@ -114,6 +120,9 @@ def search(protocol: Protocol, space: Space, *, until: Collection[Broken] = ()) 
             for promise in broken:
                 found.broken.setdefault(promise, (here, step))
         if until and found.broken.keys() >= set(until):
+            return found
+        if limit is not None and len(found.worlds) > limit:
+            found.cut = True
             return found
     lost = _first_lost(found.worlds, before)
     if lost is not None:

@@ -24,8 +24,9 @@ from .transitions import TRANSITIONS
 #: Names of states in the table of the store.
 STATES = {"open": OPEN, "finished": FINISHED, "(none)": (MISSING.state,)}
 
-#: Transitions that the table of the store may or may not list yet.
-UNLISTED = {"begin_push", "hold", "retry_refused"}
+#: Transitions that the store may or may not have yet, and those that its table may or may not list.
+COMING = {"hold"}
+UNLISTED = {"begin_push", "retry_refused"} | COMING
 
 #: Writes that the model need not have: a note that no guard reads, and complete() again.
 NOT_MODELLED = {"follow", "complete_in"}
@@ -62,7 +63,7 @@ def test_the_protocol_breaks_no_promise(space):
 @pytest.mark.parametrize("name", MUTANTS)
 def test_a_mutant_is_caught_by_the_promise_that_it_breaks(name):
     mutant = MUTANTS[name]
-    found = search(mutant.protocol(), SPACES[mutant.space], until={mutant.caught_by})
+    found = search(mutant.protocol(), SPACES[mutant.space], until={mutant.caught_by}, limit=30_000)
     caught = mutant.caught_by in found.broken
     assert caught, f"all that was found:\n{found}"
 
@@ -99,7 +100,8 @@ def test_each_method_of_the_store_that_writes_is_a_transition():
     }
     writes = re.compile(r"\.(insert|update|delete)\(|_completion\(")
     writing = {name for name, source in methods.items() if writes.search(source)}
-    assert writing - NOT_MODELLED - UNLISTED == TRANSITIONS - UNLISTED - {"adopt"}
+    inserts_too = {"adopt"}  # by enqueue
+    assert writing - NOT_MODELLED - COMING == TRANSITIONS - inserts_too - COMING
 
 
 def test_each_transition_leads_from_where_to_where_the_store_says():

@@ -88,11 +88,12 @@ class Turn:
         world = self.world
         if monitors is None:
             monitors = world.monitors
-        past = world.sender
+        sender_then = world.sender
         if write is not None:
             # Each write gives the audit another due_at.
             monitors = tuple(m._replace(unchanged=False) if m.unchanged else m for m in monitors)
-            past = past._replace(unchanged=False) if past.unchanged else past
+            if sender_then.unchanged:
+                sender_then = sender_then._replace(unchanged=False)
             if history is None and self.budget.failover:
                 history = (*world.history, world.audit)[-self.depth :]
             audit = write
@@ -113,9 +114,9 @@ class Turn:
             broker = world.broker
         if push is not None:
             broker = tuple(sorted((*broker, push)))
-        ghost, broken = observed(self, step, audit)
+        past, broken = observed(self, step, audit)
         world = World(
-            past if sender is None else sender,
+            sender_then if sender is None else sender,
             audit,
             world.history if history is None else history,
             broker,
@@ -123,7 +124,7 @@ class Turn:
             processes,
             monitors,
             _spent(world.budget, step.spend) if step.spend else world.budget,
-            ghost,
+            past,
         )
         self.next.append(Next(step, world, broken))
 
