@@ -3,73 +3,83 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Any
 
 import peewee
 
-from .scheduler import Process, current_task
+from dramatiq_durable import Audit, DurableMiddleware
+
+from .scheduler import START, Process, current_task
 
 JULIAN_1970, DAY = 2_440_587.5, 86_400
+URI = "file:/simulation?vfs=memdb"
 
 
-class Observer(Protocol):
-    def statement(
-        self, connection: sqlite3.Connection, execute: Callable[[], Any], sql: str, params: Any
-    ) -> Any: ...
+class Connection(sqlite3.Connection):
+    """A connection that a simulated process has opened."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        task = current_task()
+        assert task is not None
+        self.process: Any = task.process
+        self.process.world.database.connected(self)
+
+    def cursor(self, factory: Any = None) -> Any:
+        return super().cursor(Cursor)
+
+
+class Cursor(sqlite3.Cursor):
+    def execute(self, sql: str, params: Any = ()) -> Any:
+        execute = super().execute
+        if sql.startswith("PRAGMA"):
+            return execute(sql, params)
+        connection: Any = self.connection
+        return connection.process.world.statement(
+            connection, lambda: execute(sql, params), sql, params
+        )
+
+
+def _julianday(*_: Any) -> float:
+    task = current_task()
+    assert task is not None
+    return JULIAN_1970 + (START + task.scheduler.now) / DAY
+
+
+#: What each process gives to its middleware, which makes connections of its own like it.
+database = peewee.SqliteDatabase(
+    URI,
+    pragmas={"journal_mode": "memory"},
+    timeout=0,  # a lock is waited for in the simulation's time, not in ours
+    uri=True,
+    factory=Connection,
+    check_same_thread=False,
+)
+database.register_function(_julianday, "julianday", -1)
+
+
+class SimulatedAudit(Audit):
+    """Made once, for it takes Peewee longer than all else of a process."""
+
+    class Meta:
+        database = database
+
+
+_DDL = DurableMiddleware(database, audit_model=SimulatedAudit).store.ddl()
 
 
 class DatabaseServer:
-    """The database *name*, with the clock *now*, for as long as this object is open.
+    """The database, for as long as this object is open; *ddl* makes tables beside the audits'."""
 
-    *ddl* makes its tables.  *observer* is asked to execute each statement of a simulated thread.
-    """
-
-    def __init__(
-        self, name: str, ddl: list[str], observer: Observer, now: Callable[[], float]
-    ) -> None:
-        self.observer = observer
-        self._uri = f"file:/{name}?vfs=memdb"
-        self._now = now
+    def __init__(self, ddl: str) -> None:
         self._connections: dict[Process, list[sqlite3.Connection]] = {}
-        self.own = sqlite3.connect(
-            self._uri, uri=True, isolation_level=None, check_same_thread=False
-        )
-        for statement in ddl:
+        #: Not of any process; it sees what is committed.
+        self.own = sqlite3.connect(URI, uri=True, isolation_level=None, check_same_thread=False)
+        for statement in (*_DDL, ddl):
             self.own.execute(statement)
 
-    def database(self, process: Process) -> peewee.SqliteDatabase:
-        """What an application of *process* gives to the middleware."""
-        connections = self._connections.setdefault(process, [])
-        observer = self.observer
-
-        class Connection(sqlite3.Connection):
-            def __init__(self, *args: Any, **kwargs: Any) -> None:
-                super().__init__(*args, **kwargs)
-                connections.append(self)
-
-            def cursor(self, factory: Any = None) -> Any:
-                return super().cursor(Cursor)
-
-        class Cursor(sqlite3.Cursor):
-            def execute(self, sql: str, params: Any = ()) -> Any:
-                execute = super().execute
-                if current_task() is None or sql.startswith("PRAGMA"):
-                    return execute(sql, params)
-                return observer.statement(
-                    self.connection, lambda: execute(sql, params), sql, params
-                )
-
-        database = peewee.SqliteDatabase(
-            self._uri,
-            pragmas={"journal_mode": "memory"},
-            timeout=0,  # a lock is waited for in the simulation's time, not in ours
-            uri=True,
-            factory=Connection,
-            check_same_thread=False,
-        )
-        database.register_function(lambda *_: JULIAN_1970 + self._now() / DAY, "julianday", -1)
-        return database
+    def connected(self, connection: Connection) -> None:
+        self._connections.setdefault(connection.process, []).append(connection)
 
     def crash(self, process: Process) -> None:
         """Roll back and close what a process leaves behind."""

@@ -92,7 +92,7 @@ class Ledger:
     def next_due(self) -> float | None:
         """When the next audit is due."""
         dues = [row.due_at for row in self._rows.values() if row.due_at is not None]
-        return min(dues) / 1e6 if dues else None
+        return min(dues) / 1e6 - START if dues else None
 
     # What the others tell
 
@@ -187,11 +187,11 @@ class Ledger:
             known = claims.get(row.epoch)
             if known is None:
                 self._claimed(message_id, row)
-                claims[row.epoch] = Claim(row.claim_id, self._scheduler.now, row.due_at / 1e6)
+                claims[row.epoch] = Claim(row.claim_id, self._scheduler.now, row.due_at / 1e6 - START)
             elif known.claim_id != row.claim_id:
                 self._violated(f"{label} is claimed twice at epoch {row.epoch}")
             else:
-                known.lease_end = row.due_at / 1e6
+                known.lease_end = row.due_at / 1e6 - START
         if row.state == "completed" and (before is None or before.state != "completed"):
             self._complete(message_id, row)
 
@@ -242,7 +242,7 @@ class Ledger:
         if row.state == "cancelled":
             return ("cancel", message_id) in self._asked
         if "expiration" in (row.last_error or ""):
-            return self._scheduler.now - START >= EXPIRATION
+            return self._scheduler.now >= EXPIRATION
         if "max_crashes" in (row.last_error or ""):
             return self._plan.max_crashes is not None
         return row.state == "dead" and self._jobs[label].kind == "refuses"

@@ -17,8 +17,9 @@ from dramatiq_durable.middleware import find_middleware
 
 from .bodies import Refusal
 from .broker import SimulatedBroker
+from .database import SimulatedAudit, database
 from .plan import Action, Job
-from .scheduler import Process
+from .scheduler import START, Process
 
 if TYPE_CHECKING:
     from .world import World
@@ -51,8 +52,9 @@ class Application(Process):
 
     def _load(self) -> None:
         plan = self.world.plan
-        self.database = self.world.database.database(self)
-        durable = DurableMiddleware(self.database, max_crashes=plan.max_crashes)
+        durable = DurableMiddleware(
+            database, audit_model=SimulatedAudit, max_crashes=plan.max_crashes
+        )
         others = [Retries(max_retries=1, min_backoff=2_000), Pipelines(), Callbacks()]
         self.broker = SimulatedBroker(self.world.server, self, names_copies=plan.names_copies)
         for middleware in [durable, *others] if plan.durable_first else [*others, durable]:
@@ -83,7 +85,7 @@ class Application(Process):
                 return
             sending.uncertain = True  # until COMMIT or ROLLBACK have answered
             try:
-                with self.database.connection_context(), self.database.atomic():
+                with database.connection_context(), database.atomic():
                     self.broker.enqueue(message, delay=job.delay)
                     if job.transaction == "roll back":
                         raise RolledBack
@@ -168,7 +170,7 @@ def _work(app: Application) -> None:
 
     def next_eta() -> float | None:
         items = [item for each in consumers.values() for item in each.delay_queue.queue]
-        return min(item.priority for item in items) / 1000 + 0.001 if items else None
+        return min(item.priority for item in items) / 1000 - START + 0.001 if items else None
 
     while not app.stopping:
         scheduler.wait(lambda: app.stopping or server.has_messages(), next_eta)

@@ -12,7 +12,8 @@ from collections.abc import Callable
 
 STEPS = 20_000  # after which a simulation that has not come to rest is taken for one that never will
 
-START = 1_800_000_000.0  # the clock when a simulation begins, in seconds since 1970
+START = 1_800_000_000  # when a simulation begins, in seconds since 1970
+LATE = 1e-6  # seconds that whoever waits for a moment sleeps on after it
 
 _tasks: dict[int, Task] = {}
 
@@ -72,7 +73,7 @@ class Scheduler:
     """Runs tasks until all wait for what never comes; *eagerness* to switch from 0 to 1."""
 
     def __init__(self, rng: random.Random, eagerness: float) -> None:
-        self.now = START
+        self.now = 0.0  # seconds since START
         self.tasks: list[Task] = []
         self.steps = 0
         self.exhausted = False
@@ -108,16 +109,19 @@ class Scheduler:
                 self._main.acquire()
 
     def switch(self) -> None:
-        """Where others may run; raises Crashed if the process has crashed meanwhile."""
+        """Where others may run."""
         task = self.current
-        if task.process.crashed or self._ending:
-            raise Crashed
+        self.check()
         chosen = self._choose()
         if chosen is not task:
             self._turn_to(chosen)
             task.gate.acquire()
         # LeaseLost may strike here: whoever has turned to this task has set all that there is to set.
-        if task.process.crashed or self._ending:
+        self.check()
+
+    def check(self) -> None:
+        """Raise Crashed if the current thread should be no more."""
+        if self.current.process.crashed or self._ending:
             raise Crashed
 
     def wait(
@@ -130,7 +134,7 @@ class Scheduler:
         self.switch()
 
     def sleep(self, seconds: float) -> None:
-        end = self.now + seconds
+        end = self.now + seconds + LATE
         self.wait(moment=lambda: end)
 
     def _choose(self) -> Task | None:

@@ -20,7 +20,7 @@ import dramatiq.common
 
 import dramatiq_durable.keeper
 
-from .scheduler import START, Task, current_task
+from .scheduler import LATE, START, Task, current_task
 
 
 @contextmanager
@@ -29,9 +29,9 @@ def installed() -> Iterator[None]:
     threads = types.SimpleNamespace(**{**vars(threading), "Thread": _Thread})
     queues = types.SimpleNamespace(**{**vars(queue), "SimpleQueue": _Queue})
     replaced: list[tuple[Any, str, Any]] = [
-        (time, "time", _seen(time.time, lambda task: task.scheduler.now)),
-        (dramatiq.common, "time", _seen(time.time, lambda task: task.scheduler.now)),
-        (time, "monotonic", _seen(time.monotonic, lambda task: task.scheduler.now - START)),
+        (time, "time", _seen(time.time, lambda task: START + task.scheduler.now)),
+        (dramatiq.common, "time", _seen(time.time, lambda task: START + task.scheduler.now)),
+        (time, "monotonic", _seen(time.monotonic, lambda task: task.scheduler.now)),
         (time, "sleep", _seen(time.sleep, lambda task, seconds: task.scheduler.sleep(seconds))),
         # What registers here is kept until the process ends.
         (os, "register_at_fork", lambda **hooks: None),
@@ -93,7 +93,7 @@ class _Queue:
 
     def get(self, timeout: float | None = None) -> Any:
         scheduler = _task().scheduler
-        end = None if timeout is None else scheduler.now + timeout
+        end = None if timeout is None else scheduler.now + timeout + LATE
         if not self._items:
             scheduler.wait(lambda: self._items, lambda: end)
         return self.get_nowait()

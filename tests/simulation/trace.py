@@ -6,7 +6,7 @@ import json
 from typing import Any
 
 from .plan import Plan
-from .scheduler import START, Scheduler
+from .scheduler import Scheduler
 
 STATES = {"pending", "running", "completed", "dead", "cancelled"}
 
@@ -30,7 +30,7 @@ class Trace:
         return [
             f"seed {self._seed}: {plan}",
             *(str(job) for job in self._plan.jobs),
-            *(f"{at - START:10.3f} {who:24} {self._text(what)}" for at, who, what in self._events),
+            *(f"{at:10.3f} {who:24} {self._text(what)}" for at, who, what in self._events),
         ]
 
     def _text(self, what: Any) -> str:

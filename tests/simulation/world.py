@@ -7,14 +7,9 @@ import random
 import sqlite3
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from functools import cache
 from typing import Any
 
 import dramatiq
-import peewee
-
-from dramatiq_durable import DurableMiddleware
-
 from . import seams
 from .bodies import EFFECTS, Bodies
 from .broker import BrokerServer
@@ -23,7 +18,7 @@ from .faults import JUMPS, PAUSES, Faults
 from .ledger import Ledger
 from .plan import Plan
 from .processes import Application, operate, produce, serve, shut_down, watch
-from .scheduler import START, Crashed, Process, Scheduler
+from .scheduler import Process, Scheduler
 from .trace import Trace
 
 TICK = 0.001  # seconds that go by at each point
@@ -41,9 +36,7 @@ class World:
         self.ledger = Ledger(self.plan, self.scheduler, self._violated)
         self.trace = Trace(seed, self.plan, self.scheduler, self.ledger.labels)
         self.server = BrokerServer(self)
-        self.database = DatabaseServer(
-            "simulation", [*_ddl(), EFFECTS], self, lambda: self.scheduler.now
-        )
+        self.database = DatabaseServer(EFFECTS)
         self.bodies = Bodies(self)
         self._faults = Faults(rng, self.plan.faults, self.plan.spread)
         self._refusals = 0  # statements that the database will not answer
@@ -75,9 +68,8 @@ class World:
     def point(self, place: str, what: Any) -> str | None:
         """Where others may run, and a fault may strike; returns one that the caller has to play."""
         scheduler = self.scheduler
+        scheduler.check()
         process = scheduler.current.process
-        if process.crashed:
-            raise Crashed
         scheduler.now += TICK
         self.trace.add(scheduler.current.name, what)
         fault = self._faults.next(place)
@@ -172,12 +164,6 @@ class World:
         self.trace.add("ledger", f"!!! {what}")
 
 
-@cache
-def _ddl() -> list[str]:
-    store = DurableMiddleware(peewee.SqliteDatabase(":memory:")).store
-    return store.ddl()
-
-
 @contextmanager
 def _quiet() -> Iterator[None]:
     state = random.getstate()
@@ -200,4 +186,3 @@ def simulate(seed: int) -> World:
         return world
 
 
-__all__ = ["START", "World", "simulate"]
