@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
+from typing import Any
 
 import dramatiq
 from dramatiq.logging import get_logger
@@ -15,6 +16,7 @@ from dramatiq.logging import get_logger
 from .backlog import Backlog
 from .errors import AuditLocked, DatabaseUnreachable, OptionError, SchemaMismatch
 from .middleware import find_middleware
+from .models import RUNNING
 from .options import FOR_EVER
 from .pace import Pace
 from .presence import presence_of
@@ -25,6 +27,9 @@ from .store import Stale, Store
 # Seconds.
 LONGEST_PAUSE = 10.0
 LONGEST_RECOVERY = 5.0  # then the rest waits for the next pass, which comes at once
+
+#: Seconds after an outage of a database in which the workers renew the leases that ran out meanwhile.
+GRACE = 10.0
 
 #: Messages per second.
 MAX_RATE = 1_000.0
@@ -96,6 +101,7 @@ class Monitor:
         self._halted = False  # stopped while it waited for the next message's time
         self._outages = 0
         self._resting: dict[Store, Rest] = {}
+        self._graces: dict[Any, float] = {}  # by table, on the monotonic clock
 
     def run_once(self) -> Pass:
         """Make one pass.
@@ -202,6 +208,8 @@ class Monitor:
                     serve(store.reserved(), self._recovery.done)
                 except Exception as error:
                     errors[store] = error
+                    if isinstance(error, DatabaseUnreachable):
+                        self._graces[store.audit] = time.monotonic() + GRACE
 
     def _recover(self, store: Store, done: Pass) -> None:
         """Send what is stale, and not just waiting; the oldest first, and of the latest a few."""
@@ -241,8 +249,9 @@ class Monitor:
         if held:
             done.held += len(held) if self.dry_run else self._hold(store, held)
         ids = {stale.id for stale in held}
+        graced = time.monotonic() < self._graces.get(store.audit, 0.0)
         for stale in batch:
-            if stale.id not in ids:
+            if stale.id not in ids and not (graced and stale.state == RUNNING):
                 self._act(store, stale, done)
 
     def _hold(self, store: Store, held: Sequence[Stale]) -> int:

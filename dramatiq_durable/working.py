@@ -165,7 +165,9 @@ class Run:
         self.settled = True
         self.fence.close()
         unfinished = self.held or self.claiming
-        if not unfinished or self.lost or self.completed or self.let_go:
+        # What was lost after the body had returned may be ours to complete all the same.
+        lost = self.lost and self.outcome is not Outcome.RETURNED
+        if not unfinished or lost or self.completed or self.let_go:
             self.keeper.drop(self.claim)
         elif self.outcome is Outcome.RETURNED and not (
             self.message.failed or self.follow_up_failed

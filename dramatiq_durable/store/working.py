@@ -88,8 +88,17 @@ class Working(Base):
                 )
             )
             if renewed != len(part):
-                lost |= self._lost(part, (RUNNING,))
+                lost |= self._there(self._lost(part, (RUNNING,)))
         return lost
+
+    def _there(self, holds: set[Held]) -> set[Held]:
+        """Those whose audits are not missing: what a failover has lost is nobody else's."""
+        ids = [held.message_id for held in holds]
+        if not ids:
+            return holds
+        query = self.audit.select(self.audit.message_id).where(self.audit.message_id.in_(ids))
+        there = {row[0] for row in self._execute(query.tuples())}
+        return {held for held in holds if held.message_id in there}
 
     def complete(self, holds: Sequence[Held]) -> set[Held]:
         """Close the audits of *holds*, in one statement; their jobs will never be enqueued again.

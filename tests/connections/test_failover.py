@@ -44,6 +44,18 @@ def standby(durable):
 
 
 @pytest.fixture
+def statements(db):
+    """``statements(verb)``: those of them that come from now on."""
+
+    def of(verb):
+        seen = []
+        db.query_hooks.append(lambda event: event.sql.startswith(verb) and seen.append(event))
+        return seen
+
+    return of
+
+
+@pytest.fixture
 def runs():
     """Of each run of :func:`charge`: its token, its end, and the test's word to end it."""
     return []
@@ -131,6 +143,23 @@ def test_a_holder_whose_claim_was_lost_is_interrupted_and_the_job_runs_again(
         runs[1].go_on.set()
         eventually(lambda: audit_of(message).state == "completed")
     assert [run.end for run in runs] == ["lost", "end"]
+
+
+def test_a_holder_whose_audit_was_lost_goes_on_for_nobody_else_has_the_job(
+    durable, declare, runs, standby, running_worker, eventually, statements
+):
+    charge = declare(heartbeat_interval=50)
+    standby.copy()
+    with running_worker():
+        charge.send()
+        eventually(lambda: runs)
+        standby.take_over()
+        assert durable.store.list_audits() == []
+        beats = statements("UPDATE")
+        eventually(lambda: len(beats) > 3)  # none of them is refused
+        runs[0].go_on.set()
+        eventually(lambda: runs[0].end)
+    assert [run.end for run in runs] == ["end"]
 
 
 def test_what_it_writes_is_refused_although_the_next_holder_has_the_same_token(

@@ -68,6 +68,36 @@ def two(stub_broker, tmp_path):
     databases.close()
 
 
+@pytest.mark.failure(21)
+def test_after_an_outage_of_a_database_its_workers_have_time_to_renew_their_leases(
+    two, clock, monkeypatch
+):
+    crashed, other = two.send("near"), two.send("far")
+    store = two.durable.stores()[0]
+    assert store.claim(crashed.message_id, 0, "c1", worker="alive")
+    monitor = Monitor(two.broker)
+    two.break_down("near")
+    clock.move(hours=1)
+    with pytest.raises(DatabaseUnreachable):
+        monitor.run_once()
+    assert two.waiting() == ["far"]
+    two.repair("near")
+    waiting = two.send("near")
+    clock.move(hours=1)
+    assert monitor.run_once().recovered == 2  # all but what ran when the database went away
+    assert store.find(crashed.message_id).crash_count == 0
+    assert store.find(waiting.message_id).enqueue_count == 2
+    assert other
+
+    monkeypatch.setattr("dramatiq_durable.monitor.GRACE", 0.0)
+    two.break_down("near")
+    with pytest.raises(DatabaseUnreachable):
+        monitor.run_once()
+    two.repair("near")
+    assert monitor.run_once().recovered == 1
+    assert store.find(crashed.message_id).crash_count == 1
+
+
 OTHER = {"near": "far", "far": "near"}
 
 

@@ -1,6 +1,7 @@
 """An audit is taken away from a running job: LeaseLost in that job alone, and nothing comes of it."""
 
 import time
+from datetime import timedelta
 
 import dramatiq
 import pytest
@@ -259,3 +260,32 @@ def test_a_job_is_either_cancelled_or_completed(
         assert audit.state == ("cancelled" if cancelled[n] else "completed")
         assert ran.count(n) == audit.start_count
     assert 0 < sum(cancelled) < 200
+
+
+@pytest.mark.failure(16)
+def test_what_is_lost_after_the_body_has_returned_and_claimed_by_nobody_is_completed(
+    stub_broker, sqlite_db, make_durable, clock, caplog, work, eventually, audit_of
+):
+    runs = []
+
+    class Slow(dramatiq.Middleware):
+        """Stands still after the body until the lease is over, a monitor has marked the job, and the keeper knows."""
+
+        def after_process_message(self, broker, message, *, result=None, exception=None):
+            store = durable.store
+            clock.move(hours=1)
+            [stale] = store.stale(10)
+            assert store.mark(stale, timedelta(hours=1))
+            eventually(lambda: "is lost" in caplog.text)
+
+    stub_broker.add_middleware(Slow())
+    durable = make_durable(stub_broker, sqlite_db, heartbeat_interval=50, job_timeout=60_000)
+
+    @durable_actor
+    def charge():
+        runs.append(1)
+
+    message = charge.send()
+    work()
+    assert runs == [1]
+    assert audit_of(message).state == "completed"
