@@ -56,18 +56,17 @@ class Effect(peewee.Model):
 database: peewee.Database = Effect._meta.database
 
 
-def _broker() -> dramatiq.Broker:
-    url = setting.broker_url
-    made: dramatiq.Broker
+def _broker(url: str) -> dramatiq.Broker:
     if url.startswith("redis"):
-        made = RedisBroker(url=url)
-    else:
-        made = RabbitmqBroker(url=url, confirm_delivery=True)
+        return RedisBroker(url=url)
+    return RabbitmqBroker(url=url, confirm_delivery=True)
+
+
+def _add_middleware(made: dramatiq.Broker) -> None:
     made.add_middleware(AsyncIO())
     if not setting.plain:
         made.add_middleware(DurableMiddleware(database, **setting.options()))
     made.add_middleware(Hooks(points))
-    return made
 
 
 def _watch_for_stalls() -> None:
@@ -109,7 +108,8 @@ if "LD_PRELOAD" in os.environ:
 mutants.apply(setting.mutant)
 for module in (monitoring, sending):
     vars(module)["PUSH_LEASE"] = timedelta(seconds=setting.push_lease)
-broker = _broker()
+broker = _broker(setting.broker_url)
+_add_middleware(broker)
 for method, point in METHODS[role].items():
     points.around(Store, method, point)
 if role == "monitor":

@@ -11,7 +11,6 @@ from dramatiq_durable.models import RUNNING
 from dramatiq_durable.store import Held, Store
 from dramatiq_durable.underway import AsItIs, FirstSend, push
 
-
 _store: Any = Store
 
 

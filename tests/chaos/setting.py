@@ -9,7 +9,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
-#: Loses messages when a process dies, and comes back soon to a broker that failed.
+#: A worker that looks often whether it shall stop, and comes back soon to a broker that failed.
 QUICK = {"dramatiq_worker_timeout": "100", "dramatiq_restart_delay": "200"}
 
 
