@@ -39,6 +39,7 @@ EFFECTS = """
         id {serial}, job VARCHAR(255) NOT NULL, token INTEGER NOT NULL, at DOUBLE PRECISION NOT NULL
     )
 """
+PROBE = "CREATE TABLE chaos_probe (number INTEGER)"  # empty, so that nobody waits for its rows
 SERIAL = {
     "sqlite": "INTEGER PRIMARY KEY",
     "postgresql": "BIGSERIAL PRIMARY KEY",
@@ -235,5 +236,6 @@ def _create_tables(storage: Remote | File) -> None:
     serial = SERIAL[storage.direct.partition(":")[0]]
     with database.connection_context():
         database.execute_sql(EFFECTS.format(serial=serial))
+        database.execute_sql(PROBE)
         if isinstance(database, peewee.SqliteDatabase):
             database.execute_sql("PRAGMA journal_mode = wal")

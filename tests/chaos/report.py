@@ -105,4 +105,4 @@ class Report:
         return "\n".join(lines)
 
 
-_CONTEXT = {"FAULT", "HEALED"}
+_CONTEXT = {"FAULT", "HEALED", "STALL"}

@@ -22,8 +22,8 @@ class Setting:
     database_url: str
     seed: str = "0"
     rate: float = 14.0  # jobs that a producer sends in a second
-    heartbeat: float = 0.5
-    job_timeout: float = 3.0
+    heartbeat: float = 0.75
+    job_timeout: float = 4.0
     backoff: float = 1.0
     push_lease: float = 5.0
     interval: float = 0.3  # between a monitor's passes
