@@ -2,7 +2,9 @@
 # Installs what is missing, lints, checks types and layers, and runs every test on real servers.
 #
 #   sh tests/run.sh [ARGUMENTS FOR PYTEST]
+#   sh tests/run.sh soak [--minutes 30] [--seed SEED]
 #
+# The second runs six lanes of chaos instead (tests/chaos), and prints a table.
 # PYTHON is the interpreter, by default python3.  Root on Debian gets the packages of tests/packages.txt; others bring them.
 set -eu
 cd "$(dirname "$0")/.."
@@ -45,6 +47,11 @@ fi
 step "install"
 make_venv .venv-tests "$python" -e '.[tests]'
 bin=$PWD/.venv-tests/bin
+
+if [ "${1:-}" = soak ]; then
+    step "soak"
+    exec "$bin/python" -m tests.chaos "$@"
+fi
 
 step "lint, types, layers"
 "$bin/ruff" format --check --quiet

@@ -1,7 +1,7 @@
 """Chaos as a program: one lane, or a soak of six beside the same faults on plain Dramatiq.
 
-    python -m tests.chaos lane redis postgres [--seed SEED] [--plain] ...
-    python -m tests.chaos soak [--minutes 30] [--seed SEED]
+python -m tests.chaos lane redis postgres [--seed SEED] [--plain] ...
+python -m tests.chaos soak [--minutes 30] [--seed SEED]
 """
 
 from __future__ import annotations

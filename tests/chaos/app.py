@@ -6,6 +6,7 @@ import os
 import select
 import threading
 import time
+from datetime import timedelta
 from typing import Any
 
 import dramatiq
@@ -24,7 +25,7 @@ from .points import METHODS, Hooks, Points
 from .setting import Setting, current
 
 #: Seconds that a process must have stood still for it to be noted, and between two looks.
-STALL, LOOK = 0.4, 0.05
+STALL, LOOK = 0.4, 0.2
 
 setting: Setting = current()
 name, role = os.environ["CHAOS_NAME"], os.environ["CHAOS_ROLE"]
@@ -36,7 +37,8 @@ def _database(url: str) -> peewee.Database:
     database: Any = connect(url)
     if "passwd" in database.connect_params:
         database.connect_params["password"] = database.connect_params.pop("passwd")
-    return database  # type: ignore[no-any-return]
+    found: peewee.Database = database
+    return found
 
 
 class Effect(peewee.Model):
@@ -51,37 +53,44 @@ class Effect(peewee.Model):
         table_name = "chaos_effects"
 
 
-database: peewee.Database = Effect._meta.database  # type: ignore[attr-defined]
+database: peewee.Database = Effect._meta.database
 
 
-def _broker() -> dramatiq.Broker:
-    url = setting.broker_url
-    made: dramatiq.Broker
+def _broker(url: str) -> dramatiq.Broker:
     if url.startswith("redis"):
-        made = RedisBroker(url=url)
-    else:
-        made = RabbitmqBroker(url=url, confirm_delivery=True)
+        return RedisBroker(url=url)
+    return RabbitmqBroker(url=url, confirm_delivery=True)
+
+
+def _add_middleware(made: dramatiq.Broker) -> None:
     made.add_middleware(AsyncIO())
     if not setting.plain:
         made.add_middleware(DurableMiddleware(database, **setting.options()))
     made.add_middleware(Hooks(points))
-    return made
 
 
 def _watch_for_stalls() -> None:
-    before = time.monotonic()
+    """Note how long this process, or the way of a write to the database and back, stood still."""
+    # Not Peewee's connections, for they are what is tested.
+    probe: Any = _database(setting.database_url)
     while True:
+        before = time.monotonic()
         select.select([], [], [], LOOK)
-        now = time.monotonic()
-        if now - before > STALL:
-            ledger.write("STALL", f"{now - before:.3f}")
-        before = now
+        try:
+            probe.execute_sql("UPDATE chaos_probe SET number = 0")
+        except Exception:  # noqa: BLE001 - it is away, as the injector knows
+            probe.close()
+        seconds = time.monotonic() - before - LOOK
+        if seconds > STALL:
+            ledger.write("STALL", f"{seconds:.3f}")
 
 
 def _note_pushes() -> None:
     """Note what this monitor pushes, and for which due period of the audit."""
     periods: dict[str, Any] = {}
-    mark, push = Store.mark, DurableMiddleware.push
+    store_class: Any = Store
+    middleware: Any = DurableMiddleware
+    mark, push = store_class.mark, middleware.push
 
     def noted_mark(store: Any, *args: Any, **kwargs: Any) -> Any:
         marked = mark(store, *args, **kwargs)
@@ -95,21 +104,24 @@ def _note_pushes() -> None:
         ledger.write("PUSH", message.args[0], epoch, period)
         return pushed
 
-    Store.mark = noted_mark  # type: ignore[method-assign]
-    DurableMiddleware.push = noted_push  # type: ignore[method-assign]
+    store_class.mark = noted_mark
+    middleware.push = noted_push
 
 
 if "LD_PRELOAD" in os.environ:
     # libfaketime moves the absolute time of the monotonic clock that CPython waits for.
-    time.sleep = lambda seconds: select.select([], [], [], seconds) and None
+    vars(time)["sleep"] = lambda seconds: select.select([], [], [], seconds) and None
 mutants.apply(setting.mutant)
-monitoring.PUSH_LEASE = sending.PUSH_LEASE = mutants.seconds(setting.push_lease)
-broker = _broker()
+for module in (monitoring, sending):
+    vars(module)["PUSH_LEASE"] = timedelta(seconds=setting.push_lease)
+broker = _broker(setting.broker_url)
+_add_middleware(broker)
 for method, point in METHODS[role].items():
     points.around(Store, method, point)
 if role == "monitor":
     _note_pushes()
 dramatiq.set_broker(broker)
-threading.Thread(target=_watch_for_stalls, daemon=True).start()
+if role == "worker":
+    threading.Thread(target=_watch_for_stalls, daemon=True).start()
 
 from . import actors  # noqa: E402, F401 - they are declared on the broker

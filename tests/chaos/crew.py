@@ -7,6 +7,7 @@ import random
 import signal
 import subprocess
 import sys
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from tests.support.app import SOURCE
@@ -68,10 +69,6 @@ class Place:
         self._killed = True
         self.signal(signal.SIGKILL)
 
-    def want(self) -> None:
-        """After :meth:`stop`: let another one come."""
-        self.wanted = True
-
     def stop(self) -> None:
         """Ask it to end; no other comes."""
         self.wanted = False
@@ -101,26 +98,36 @@ class Place:
     def _start(self) -> None:
         self._generation += 1
         self._killed = self._told = False
-        setting = self._setting
         arguments = COMMANDS[self.role]
         if self.role == "worker":
             arguments = [*arguments, "-t", str(THREADS)]
         if self.role == "monitor":
-            arguments = [*arguments, "--interval", str(setting.interval)]
-        environment = {
-            **{k: v for k, v in os.environ.items() if "dramatiq" not in k.lower()},
-            **setting.environment(self.name, self.role),
-            "PYTHONPATH": str(SOURCE),
-            "PYTHONUNBUFFERED": "1",
-            **(_faked(self.clock) if self.clock else {}),
-        }
-        with open(setting.path / f"{self.name}.log", "wb") as log:
-            self._process = start(
-                [sys.executable, *arguments],
-                folder=setting.path,
-                output=log,
-                environment=environment,
-            )
+            arguments = [*arguments, "--interval", str(self._setting.interval)]
+        faked = _faked(self.clock) if self.clock else {}
+        self._process = run(self._setting, self.name, self.role, arguments, faked)
+
+
+def run(
+    setting: Setting,
+    name: str,
+    role: str,
+    arguments: Sequence[str],
+    environment: Mapping[str, str] | None = None,
+) -> subprocess.Popen[bytes]:
+    """Start a process of *setting* under this *name*."""
+    with open(setting.path / f"{name}.log", "wb") as log:
+        return start(
+            [sys.executable, *arguments],
+            folder=setting.path,
+            output=log,
+            environment={
+                **{k: v for k, v in os.environ.items() if "dramatiq" not in k.lower()},
+                **setting.environment(name, role),
+                "PYTHONPATH": str(SOURCE),
+                "PYTHONUNBUFFERED": "1",
+                **(environment or {}),
+            },
+        )
 
 
 def _faked(seconds: int) -> dict[str, str]:
@@ -148,15 +155,23 @@ class Crew:
     def of(self, role: str) -> list[Place]:
         return [place for place in self.places if place.role == role]
 
+    def on(self, role: str) -> None:
+        for place in self.of(role):
+            place.wanted = True
+
+    def off(self, role: str) -> None:
+        """Ask all of *role* to end; no others come until they are :meth:`on` again."""
+        for place in self.of(role):
+            place.stop()
+
     def pick(self, role: str, rng: random.Random) -> Place | None:
         """A process of *role* that runs and is not stopped."""
         able = [each for each in self.of(role) if each.runs and not each.stopped]
         return rng.choice(able) if able else None
 
     def stop(self, role: str) -> None:
-        """Ask all of *role* to end, and wait until they have."""
-        for place in self.of(role):
-            place.stop()
+        """The same, and wait until they have."""
+        self.off(role)
         for place in self.of(role):
             place.wait()
 
@@ -165,4 +180,3 @@ class Crew:
             place.wanted = False
             place.kill()
             place.wait()
-

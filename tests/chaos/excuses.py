@@ -53,10 +53,12 @@ class Excuses:
         for reason, faults in (
             ("pause", self._pauses(run)),
             ("outage", self._outages(run)),
-            ("stall", self._stalls(run)),
         ):
             if faults:
                 return reason
+        stalls = self._stalls(run, self.end_of(run) + GRACE)
+        if self._outlasts(sum(stall.end - stall.start for stall in stalls)):
+            return "stall"
         return None
 
     def end_of(self, run: Run) -> float:
@@ -71,6 +73,9 @@ class Excuses:
         if died is None:
             return False
         if run.end is None or died <= run.end + GRACE:
+            return True
+        stalled = sum(stall.end - stall.start for stall in self._stalls(run, died))
+        if died <= run.end + GRACE + stalled:
             return True
         away = self._database(run.start, run.end + GRACE)
         return any(died <= fault.end + PAUSE for fault in away)
@@ -87,14 +92,14 @@ class Excuses:
             if self._outlasts(2 * (fault.end - fault.start) + self._bounds.heartbeat / 2)
         ]
 
-    def _stalls(self, run: Run) -> list[Fault]:
-        start, end = self._window(run)
-        stalls = [
+    def _stalls(self, run: Run, end: float) -> list[Fault]:
+        """Those of the run's process, from its claim to *end*."""
+        start = run.start - CLAIMED
+        return [
             stall
             for stall in self._history.stalls
             if stall.subject == run.process and stall.start <= end and start <= stall.end
         ]
-        return stalls if self._outlasts(sum(stall.end - stall.start for stall in stalls)) else []
 
     def _outlasts(self, seconds: float) -> bool:
         """Whether a lease that was renewed a heartbeat before may run out in so many seconds."""

@@ -7,12 +7,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from tests.support.proxy import Proxy
 from tests.support.rabbitmq import RabbitmqServer
 from tests.support.servers import RedisServer
 
 from .crew import FAKETIME, Place
 from .points import arm
-from .servers import File, Remote, is_small_disk
+from .servers import File, is_small_disk
 
 if TYPE_CHECKING:
     from .lane import Lane
@@ -38,7 +39,7 @@ Draw = Callable[["Lane"], "Fault | None"]
 def kill(role: str) -> Draw:
     def draw(lane: Lane) -> Fault | None:
         place = lane.crew.pick(role, lane.rng)
-        return place and Fault(f"kill:{role}", place.name, place.kill)
+        return None if place is None else Fault(f"kill:{role}", place.name, place.kill)
 
     return draw
 
@@ -48,10 +49,11 @@ def stop(role: str) -> Draw:
 
     def draw(lane: Lane) -> Fault | None:
         place = lane.crew.pick(role, lane.rng)
+        if place is None:
+            return None
         lease = lane.setting.push_lease if role == "monitor" else lane.setting.lease
-        return place and Fault(
-            f"stop:{role}", place.name, lambda: _stop(place), lease * lane.rng.uniform(1.2, 1.8)
-        )
+        seconds = lease * lane.rng.uniform(1.2, 1.8)
+        return Fault(f"stop:{role}", place.name, lambda: _stop(place), seconds)
 
     return draw
 
@@ -107,16 +109,14 @@ def off(lane: Lane) -> Fault:
     """All workers are told to end, and a backlog grows until new ones start."""
 
     def strike() -> Heal:
-        places = lane.crew.of("worker")
-        for place in places:
-            place.stop()
-        return lambda: [place.want() for place in places]
+        lane.crew.off("worker")
+        return lambda: lane.crew.on("worker")
 
     return Fault("off:workers", "workers", strike, lane.rng.uniform(*lane.backlog))
 
 
 def forget(lane: Lane) -> Fault:
-    return Fault("forget:messages", "broker", lambda: lane.broker.forget() or None)
+    return Fault("forget:messages", "broker", lane.broker.forget)
 
 
 def restart_broker(lane: Lane) -> Fault:
@@ -150,70 +150,53 @@ def limit_memory(lane: Lane) -> Fault | None:
     return Fault("maxmemory:broker", "broker", strike, 2.0)
 
 
-def _remote(lane: Lane, subject: str) -> Remote | None:
-    found = lane.broker if subject == "broker" else lane.database
-    return found if isinstance(found, Remote) else None
+def _network(
+    name: str, strike: Callable[[Lane, Proxy], Heal | None], shortest: float = 0, longest: float = 0
+) -> Callable[[str], Draw]:
+    """A fault of the network before the broker or the database; a file has none."""
+
+    def of(subject: str) -> Draw:
+        def draw(lane: Lane) -> Fault | None:
+            remote = lane.broker if subject == "broker" else lane.database
+            if isinstance(remote, File):
+                return None
+            proxy, seconds = remote.proxy, lane.rng.uniform(shortest, longest)
+            return Fault(f"{name}:{subject}", subject, lambda: strike(lane, proxy), seconds)
+
+        return draw
+
+    return of
 
 
-def cut(subject: str) -> Draw:
-    def draw(lane: Lane) -> Fault | None:
-        remote = _remote(lane, subject)
-        return remote and Fault(f"cut:{subject}", subject, lambda: remote.proxy.cut())
-
-    return draw
+def _cut(_: Lane, proxy: Proxy) -> None:
+    proxy.cut()
 
 
-def down(subject: str) -> Draw:
-    """Nobody can reach it."""
-
-    def draw(lane: Lane) -> Fault | None:
-        remote = _remote(lane, subject)
-
-        def strike() -> Heal:
-            assert remote is not None
-            remote.proxy.down()
-            return remote.proxy.up
-
-        return remote and Fault(f"down:{subject}", subject, strike, lane.rng.uniform(0.3, 3))
-
-    return draw
+def _down(_: Lane, proxy: Proxy) -> Heal:
+    proxy.down()
+    return proxy.up
 
 
-def delay(subject: str) -> Draw:
-    def draw(lane: Lane) -> Fault | None:
-        remote = _remote(lane, subject)
-
-        def strike() -> Heal:
-            assert remote is not None
-            remote.proxy.delay = lane.rng.uniform(0.02, 0.15)
-            return lambda: setattr(remote.proxy, "delay", 0.0)
-
-        return remote and Fault(f"delay:{subject}", subject, strike, 2.0)
-
-    return draw
+def _delay(lane: Lane, proxy: Proxy) -> Heal:
+    proxy.delay = lane.rng.uniform(0.02, 0.15)
+    return lambda: setattr(proxy, "delay", 0.0)
 
 
-def lose_reply(subject: str) -> Draw:
-    """What is asked next is done, but its answer does not arrive."""
-
-    def draw(lane: Lane) -> Fault | None:
-        remote = _remote(lane, subject)
-
-        def strike() -> Heal:
-            assert remote is not None
-            remote.proxy.lose_the_reply_to(lane.rng.choice(LOST[subject]))
-            return lambda: None
-
-        return remote and Fault(f"lose-reply:{subject}", subject, strike, 1.0)
-
-    return draw
+def _lose_reply(lane: Lane, proxy: Proxy) -> Heal:
+    """What is asked is done, but its answer does not arrive."""
+    proxy.lose_the_reply_to(lane.rng.choice(LOST))
+    return lambda: None
 
 
 #: In the requests whose replies are lost: of a send, a claim, a completion, a mark, of anything.
-LOST = {
-    "database": ["INSERT INTO", '"start_count"', "completed", "enqueue_count", ""],
-    "broker": ["durable_epoch", "quick", ""],
-}
+LOST = ["INSERT INTO", "start_count", "completed", "enqueue_count", "durable_epoch", "", ""]
+
+NETWORK = (
+    _network("cut", _cut),
+    _network("down", _down, 0.3, 3),
+    _network("delay", _delay, 2, 2),
+    _network("lose-reply", _lose_reply, 1, 1),
+)
 
 
 def all_draws(lane: Lane) -> list[Draw]:
@@ -231,10 +214,8 @@ def all_draws(lane: Lane) -> list[Draw]:
     ]
     if not lane.setting.plain:
         rounds += map(clock, roles)
-    for subject in ("broker", "database"):
-        rounds += [cut(subject), down(subject), delay(subject), lose_reply(subject)]
+    rounds += [fault(subject) for fault in NETWORK for subject in ("broker", "database")]
     slow = isinstance(lane.broker.server, RabbitmqServer)
     if not slow or not lane.rounds:
         rounds.append(restart_broker)
     return rounds
-

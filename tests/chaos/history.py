@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 from .ledger import Event
@@ -88,55 +88,94 @@ class History:
 
 
 def assemble(events: Iterable[Event]) -> History:
-    jobs: dict[str, Job] = {}
-    faults: dict[str, Fault] = {}
-    history = History(jobs, [], [], [], 0.0)
-    last: dict[tuple[str, str, str], Run] = {}
-    by_token: dict[tuple[str, str], Run] = {}
+    assembly = _Assembly()
     for event in sorted(events, key=lambda each: each.at):
-        history.end = event.at
-        at, args = event.at, event.args
-        match event.word:
-            case "CALL":
-                job = _job(jobs, args[0])
-                job.kind, job.called, job.delay = args[1], at, float(args[2])
-            case "OK" | "ERR" | "ROLLBACK":
-                job = _job(jobs, args[0])
-                job.promise, job.answered, job.error = event.word, at, " ".join(args[1:])
-            case "START":
-                run = Run(args[0], int(args[1]), event.process, at)
-                _job(jobs, args[0]).runs.append(run)
-                last[event.process, args[0], args[1]] = by_token[args[0], args[1]] = run
-            case "EFFECT":
-                own = last.get((event.process, args[0], args[1]))
-                own = own or by_token.get((args[0], args[1]))
-                if own is None:  # known from the database alone
-                    own = by_token[args[0], args[1]] = Run(
-                        args[0], int(args[1]), event.process, at, how="FAIL", end=at
-                    )
-                    _job(jobs, args[0]).runs.append(own)
-                own.effects += 1
-            case "END" | "FAIL" | "LOST":
-                run = last[event.process, args[0], args[1]]
-                if not run.how:
-                    run.end, run.how = at, event.word
-            case "PUSH":
-                _job(jobs, args[0]).pushes.append(Push(at, args[1], args[2]))
-            case "FAULT":
-                faults[args[0]] = Fault(args[1], args[2], at, at)
-            case "HEALED":
-                fault = faults[args[0]]
-                faults[args[0]] = Fault(fault.name, fault.subject, fault.start, at)
-            case "STALL":
-                history.stalls.append(Fault("stall", event.process, at - float(args[0]), at))
-            case "EXIT":
-                history.exits.append(event)
-            case word:
-                raise ValueError(f"no ledger has {word!r}")
-    for job in jobs.values():
-        job.runs.sort(key=lambda run: (run.token, run.start))
-    history.faults = list(faults.values())
-    return history
+        assembly.take(event)
+    return assembly.history()
+
+
+class _Assembly:
+    """Takes the events in the order of time."""
+
+    def __init__(self) -> None:
+        self._jobs: dict[str, Job] = {}
+        self._faults: dict[str, Fault] = {}
+        self._stalls: list[Fault] = []
+        self._exits: list[Event] = []
+        self._end = 0.0
+        self._runs: dict[tuple[str, ...], Run] = {}  # the last, by process, job and token
+        self._take = {
+            "CALL": self._called,
+            **dict.fromkeys(("OK", "ERR", "ROLLBACK"), self._answered),
+            "START": self._started,
+            "EFFECT": self._had_effect,
+            **dict.fromkeys(("END", "FAIL", "LOST"), self._ended),
+            "PUSH": self._pushed,
+            "FAULT": self._broken,
+            "HEALED": self._healed,
+            "STALL": self._stalled,
+            "EXIT": self._exits.append,
+        }
+
+    def take(self, event: Event) -> None:
+        self._end = event.at
+        self._take[event.word](event)
+
+    def history(self) -> History:
+        for job in self._jobs.values():
+            job.runs.sort(key=lambda run: (run.token, run.start))
+        faults = list(self._faults.values())
+        return History(self._jobs, faults, self._stalls, self._exits, self._end)
+
+    def _job(self, event: Event) -> Job:
+        name = event.args[0]
+        return self._jobs.setdefault(name, Job(name))
+
+    def _called(self, event: Event) -> None:
+        job = self._job(event)
+        _, job.kind, delay = event.args
+        job.called, job.delay = event.at, float(delay)
+
+    def _answered(self, event: Event) -> None:
+        job = self._job(event)
+        job.promise, job.answered = event.word, event.at
+        job.error = " ".join(event.args[1:])
+
+    def _started(self, event: Event) -> None:
+        job, token = event.args
+        run = Run(job, int(token), event.process, event.at)
+        self._job(event).runs.append(run)
+        self._runs[event.process, job, token] = self._runs[job, token] = run
+
+    def _had_effect(self, event: Event) -> None:
+        # Those in the database are noted at the end by another process than their own.
+        run = self._runs.get((event.process, *event.args)) or self._runs.get(event.args)
+        if run is None:
+            self._started(event)
+            run = self._runs[event.args]
+        run.effects += 1
+
+    def _ended(self, event: Event) -> None:
+        job, token = event.args
+        run = self._runs[event.process, job, token]
+        if not run.how:
+            run.end, run.how = event.at, event.word
+
+    def _pushed(self, event: Event) -> None:
+        _, epoch, period = event.args
+        self._job(event).pushes.append(Push(event.at, epoch, period))
+
+    def _broken(self, event: Event) -> None:
+        number, name, subject = event.args
+        self._faults[number] = Fault(name, subject, event.at, event.at)
+
+    def _healed(self, event: Event) -> None:
+        fault = self._faults[event.args[0]]
+        self._faults[event.args[0]] = replace(fault, end=event.at)
+
+    def _stalled(self, event: Event) -> None:
+        start = event.at - float(event.args[0])
+        self._stalls.append(Fault("stall", event.process, start, event.at))
 
 
 def kinds(faults: Iterable[Fault]) -> dict[str, int]:
@@ -145,7 +184,3 @@ def kinds(faults: Iterable[Fault]) -> dict[str, int]:
     for fault in faults:
         counts[fault.name] += 1
     return dict(sorted(counts.items()))
-
-
-def _job(jobs: dict[str, Job], name: str) -> Job:
-    return jobs.setdefault(name, Job(name))

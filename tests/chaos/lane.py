@@ -20,25 +20,26 @@ from dramatiq_durable import DurableMiddleware
 
 from . import faults, ledger
 from .checker import check
-from .crew import Crew
+from .crew import Crew, run
 from .excuses import Bounds
 from .faults import Draw, Fault
 from .ledger import Ledger
-from .points import names
+from .points import arm, names
 from .report import Report
 from .servers import File, Remote, brokers, databases
 from .setting import Setting
 
 COUNTS = {"producer": 2, "worker": 3, "monitor": 2}
 TICK = 0.05  # seconds
+HAPPENS_WITHIN = 30.0  # seconds
 QUIET_WITHIN = 120.0  # seconds
-PLAIN_QUIET = 20.0  # seconds in which plain Dramatiq runs nothing, after which it will not
 
 EFFECTS = """
     CREATE TABLE chaos_effects (
         id {serial}, job VARCHAR(255) NOT NULL, token INTEGER NOT NULL, at DOUBLE PRECISION NOT NULL
     )
 """
+PROBE = "CREATE TABLE chaos_probe (number INTEGER)"  # empty, so that nobody waits for its rows
 SERIAL = {
     "sqlite": "INTEGER PRIMARY KEY",
     "postgresql": "BIGSERIAL PRIMARY KEY",
@@ -59,6 +60,9 @@ class Lane:
         self.armed: list[Path] = []
         self.rounds = 0
         self.backlog = (3.0, 6.0)  # seconds that all workers are off, at least and at most
+        self.plain_quiet = (
+            30.0  # seconds in which plain Dramatiq runs nothing: what is left is lost
+        )
         self._numbers = itertools.count(1)
         self._heals: list[tuple[float, int, Callable[[], object], str]] = []
         self._points = {role: self._endless(role) for role in COUNTS}
@@ -117,6 +121,34 @@ class Lane:
         heal()
         self.ledger.write("HEALED", number)
 
+    # Scenes, for tests that need one fault at one moment
+
+    def send(self, *actor_names: str) -> None:
+        """Send one job to each, from a producer that then ends."""
+        name = f"sender{next(self._numbers)}"
+        arguments = ["-m", "tests.chaos.producer", *actor_names]
+        process = run(self.setting, name, "producer", arguments)
+        while process.poll() is None:
+            self.run_for(TICK)
+
+    def wait_for(self, *words: str, count: int = 1) -> None:
+        """Wait until the ledgers have *count* lines with one of *words*."""
+        end = time.monotonic() + HAPPENS_WITHIN
+        while sum(event.word in words for event in ledger.read(self.setting.path)) < count:
+            assert time.monotonic() < end, f"there are not {count} {words}"
+            self.run_for(TICK)
+
+    def hold(self, point: str) -> Callable[[], object]:
+        """Let the next who comes to *point* wait there until the function returned is called."""
+        arm(self.setting.path, "holds", point)
+        return lambda: arm(self.setting.path, "released", point)
+
+    def wait_until_held(self, point: str) -> None:
+        end = time.monotonic() + HAPPENS_WITHIN
+        while (self.setting.path / "holds" / point).exists():
+            assert time.monotonic() < end, f"nobody comes to {point}"
+            self.run_for(TICK)
+
     # The end
 
     def finish(self) -> Report:
@@ -155,7 +187,7 @@ class Lane:
         if not self.setting.plain:
             return bool(self._left_open())
         workers = [path.stat().st_mtime for path in self.setting.path.glob("worker*.ledger")]
-        return time.time() - max(workers, default=0) < PLAIN_QUIET
+        return time.time() - max(workers, default=0) < self.plain_quiet
 
     def _left_open(self) -> list[str]:
         rows = self._rows(
@@ -182,11 +214,11 @@ def lane(broker: str, database: str, **setting: Any) -> Iterator[Lane]:
     counts = setting.pop("counts", COUNTS)
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="durable-chaos-")))
-        # Each in a thread that stays, for the servers end with the threads that started them.
+        # In a thread that stays, for a server ends with the thread that has started it.
         pool = stack.enter_context(ThreadPoolExecutor())
-        storage_, messages_ = databases(database, folder), brokers(broker)
-        starting = [pool.submit(stack.enter_context, each) for each in (storage_, messages_)]
-        storage, messages = (each.result() for each in starting)
+        starting = pool.submit(stack.enter_context, brokers(broker))
+        storage = stack.enter_context(databases(database, folder))
+        messages = starting.result()
         made = Lane(
             Setting(str(folder), messages.url, storage.url, **setting), messages, storage, counts
         )
@@ -204,5 +236,6 @@ def _create_tables(storage: Remote | File) -> None:
     serial = SERIAL[storage.direct.partition(":")[0]]
     with database.connection_context():
         database.execute_sql(EFFECTS.format(serial=serial))
+        database.execute_sql(PROBE)
         if isinstance(database, peewee.SqliteDatabase):
             database.execute_sql("PRAGMA journal_mode = wal")

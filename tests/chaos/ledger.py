@@ -13,7 +13,7 @@
 ``PUSH job epoch period``      a monitor has enqueued it again, for it was stale in this *period*
 ``FAULT number name subject``  something was broken: a process, by its name, or a server, by its role
 ``HEALED number``              it is whole again; what is never healed was over at once
-``STALL seconds``              the process has just stood still for so long, whatever the reason
+``STALL seconds``              the process, or its way to the database, just stood still for so long
 ``EXIT name code``             a process has ended by itself
 =============================  ====================================================================
 

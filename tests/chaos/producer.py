@@ -1,12 +1,15 @@
 """A producer: sends a mix of jobs until it is told to stop, and notes what it was promised.
 
-    python -m tests.chaos.producer
+    python -m tests.chaos.producer [ACTOR ...]
+
+With actors it sends one job to each, and ends.
 """
 
 from __future__ import annotations
 
 import random
 import signal
+import sys
 import threading
 from collections.abc import Callable
 from typing import Any, TypeAlias
@@ -55,31 +58,31 @@ class Producer:
     def stop(self, *_: Any) -> None:
         self._stopped.set()
 
-    def _quick(self) -> None:
-        self._send("quick")
-
-    def _slow(self) -> None:
-        self._send("slow")
-
-    def _coroutine(self) -> None:
-        self._send("coroutine")
-
-    def _flaky(self) -> None:
-        self._send("flaky")
-
-    def _again(self) -> None:
-        self._send("again")
-
-    def _exact(self) -> None:
-        self._send("exact")
-
-    def _delayed(self) -> None:
-        self._send("quick", delay=self._random.choice([0.3, 1.0, 2 * setting.job_timeout]))
-
-    def _send(self, actor_name: str, delay: float = 0.0) -> None:
+    def send(self, actor_name: str, delay: float = 0.0) -> None:
         message = self._message(actor_name, delay)
         wait = int(delay * 1000) or None
         self._note([message], lambda: broker.enqueue(message, delay=wait))
+
+    def _quick(self) -> None:
+        self.send("quick")
+
+    def _slow(self) -> None:
+        self.send("slow")
+
+    def _coroutine(self) -> None:
+        self.send("coroutine")
+
+    def _flaky(self) -> None:
+        self.send("flaky")
+
+    def _again(self) -> None:
+        self.send("again")
+
+    def _exact(self) -> None:
+        self.send("exact")
+
+    def _delayed(self) -> None:
+        self.send("quick", delay=self._random.choice([0.3, 1.0, 2 * setting.job_timeout]))
 
     def _pipeline(self) -> None:
         steps = self._messages("quick", "flaky", "quick")
@@ -152,4 +155,7 @@ def transaction() -> Any:
 if __name__ == "__main__":
     producer = Producer()
     signal.signal(signal.SIGTERM, producer.stop)
-    producer.run()
+    for actor_name in sys.argv[1:]:
+        producer.send(actor_name)
+    if not sys.argv[1:]:
+        producer.run()

@@ -73,13 +73,14 @@ class Report:
     def __str__(self) -> str:
         faults = ", ".join(f"{count} {name}" for name, count in kinds(self.history.faults).items())
         explained = ", ".join(f"{count} by {why}" for why, count in sorted(self.explained.items()))
+        p50, p99, longest = map(self.quantile, (0.5, 0.99, 1))
+        jobs = len(self.history.jobs)
         lines = [
-            f"{len(self.history.jobs)} jobs, {self.promised} promised, "
-            f"{self.pushes} pushed by a monitor",
+            f"{jobs} jobs, {self.promised} promised, {self.pushes} pushes of monitors",
             f"{self.faults} faults: {faults}",
             f"duplicates explained: {explained or 0}",
-            f"recovery: p50 {self.quantile(0.5):.1f} s, p99 {self.quantile(0.99):.1f} s, "
-            f"max {self.quantile(1):.1f} s, at most {self.tightest:.0%} of its bound",
+            f"recovery in seconds: p50 {p50:.1f}, p99 {p99:.1f}, max {longest:.1f}",
+            f"the largest part of its bound that one took: {self.tightest:.0%}",
         ]
         lines += [f"{verdict}: {self.count(verdict)}" for verdict in VERDICTS]
         return "\n".join(lines)
@@ -104,4 +105,4 @@ class Report:
         return "\n".join(lines)
 
 
-_CONTEXT = {"FAULT", "HEALED"}
+_CONTEXT = {"FAULT", "HEALED", "STALL"}

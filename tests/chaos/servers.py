@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import time
 from collections.abc import Callable, Iterator
@@ -67,7 +68,8 @@ class File:
         while True:
             try:
                 database.execute_sql("BEGIN IMMEDIATE")
-                return lambda: database.close()
+                close: Callable[[], None] = database.close
+                return close
             except peewee.OperationalError:
                 assert time.monotonic() < end, "the database stays locked"
 
@@ -114,13 +116,17 @@ def _server(make: Callable[[], Server]) -> Iterator[Remote]:
 @contextmanager
 def _small_disk(folder: Path) -> Iterator[Path]:
     folder.mkdir()
-    command = ["mount", "-t", "tmpfs", "-o", f"size={DISK}m", "chaos", str(folder)]
-    mounted = os.geteuid() == 0 and subprocess.run(command, capture_output=True).returncode == 0
+    mount, umount = shutil.which("mount"), shutil.which("umount")
+    options = ["-t", "tmpfs", "-o", f"size={DISK}m", "chaos"]
+    mounted = False
+    if os.geteuid() == 0 and mount and umount:
+        done = subprocess.run([mount, *options, str(folder)], capture_output=True)
+        mounted = done.returncode == 0
     try:
         yield folder
     finally:
-        if mounted:
-            subprocess.run(["umount", "--lazy", str(folder)], check=False)
+        if mounted and umount:
+            subprocess.run([umount, "--lazy", str(folder)], check=False)
 
 
 def is_small_disk(database: Remote | File) -> bool:

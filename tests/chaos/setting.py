@@ -9,7 +9,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
-#: Loses messages when a process dies, and comes back soon to a broker that failed.
+#: A worker that looks often whether it shall stop, and comes back soon to a broker that failed.
 QUICK = {"dramatiq_worker_timeout": "100", "dramatiq_restart_delay": "200"}
 
 
@@ -22,8 +22,8 @@ class Setting:
     database_url: str
     seed: str = "0"
     rate: float = 14.0  # jobs that a producer sends in a second
-    heartbeat: float = 0.5
-    job_timeout: float = 3.0
+    heartbeat: float = 0.75
+    job_timeout: float = 4.0
     backoff: float = 1.0
     push_lease: float = 5.0
     interval: float = 0.3  # between a monitor's passes

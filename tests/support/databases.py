@@ -75,7 +75,10 @@ class MariadbServer(Server):
         super().__init__()
         self._data = self.folder / "data"
         self._numbers = itertools.count(1)
-        options = ["--skip-test-db", "--auth-root-authentication-method=normal"]
+        # In /tmp, a server that starts would delete the temporary tables of another.
+        (self.folder / "tmp").mkdir()
+        self._tmpdir = f"--tmpdir={self.folder / 'tmp'}"
+        options = ["--skip-test-db", "--auth-root-authentication-method=normal", self._tmpdir]
         if os.geteuid() == 0:
             options.append("--user=root")
         self._prepare([install, "--no-defaults", f"--datadir={self._data}", *options])
@@ -107,7 +110,8 @@ class MariadbServer(Server):
             "innodb-buffer-pool-size": "64M",
         }
         options = [f"--{name}={value}" for name, value in settings.items()]
-        return [self._program, "--no-defaults", "--skip-name-resolve", "--skip-log-bin", *options]
+        fixed = ["--no-defaults", "--skip-name-resolve", "--skip-log-bin", self._tmpdir]
+        return [self._program, *fixed, *options]
 
     def _answers(self) -> bool:
         try:
