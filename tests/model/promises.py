@@ -127,7 +127,7 @@ def _give_up(turn: Turn, step: Step, after: Audit, broke: Broke) -> Past:
     if audit.state == RUNNING and audit.due != NOW and alive:
         broke.append(Broken.BURIED_ALIVE)
     if step.who == "monitor":
-        if not turn.past.sent and not turn.used("unsendable"):
+        if not turn.past.sent and not turn.used("unsendable", "monitor_dies"):
             broke.append(Broken.GIVEN_UP_UNSENT)
         return turn.past._replace(ended=True)
     return _held_write(turn, step, after, broke)
@@ -164,7 +164,8 @@ def _dies(turn: Turn, step: Step, after: Audit, broke: Broke) -> Past:
         elected |= sender.phase == ELECTED and audit.epoch == 0 and not audit.enqueued
     else:
         elected = any(m.phase == MARKED and m.unchanged for m in turn.world.monitors)
-    if elected and audit.state == PENDING and audit.due == LATER:
+    waits = audit.state == PENDING and audit.due == LATER
+    if elected and waits and not turn.past.failed_over:
         broke.append(Broken.SLOW_RECOVERY)
     return turn.past
 
