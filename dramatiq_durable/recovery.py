@@ -142,7 +142,7 @@ class Recovery:
             backoff = cubic_backoff(stale.enqueue_count + 1)
         reason = self._hopeless(stale, policy) if hopeless else None
         if reason is not None:
-            self.done.dead += self.dry_run or store.expire(stale, reason)
+            self._bury(store, stale, reason)
         elif self.dry_run:
             self.done.recovered += error is None
             self.done.failed += error is not None
@@ -165,6 +165,15 @@ class Recovery:
         if stale.enqueue_count >= 2 and stale.now - stale.scheduled_at >= self.expiration:
             return f"open for longer than its expiration ({self.expiration})"
         return None
+
+    def _bury(self, store: Store, stale: Stale, reason: str) -> None:
+        if self.dry_run:
+            self.done.dead += 1
+        elif store.expire(stale, reason):
+            self.done.dead += 1
+            self.logger.warning(
+                "Message %s of actor %r is dead: %s.", stale.message_id, stale.actor_name, reason
+            )
 
     def _push(self, store: Store, marked: Marked, message: Any) -> None:
         stale = marked.stale
