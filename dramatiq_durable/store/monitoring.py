@@ -122,7 +122,12 @@ class Monitoring(Base):
         """
         query = self.audit.select(self.audit.payload, self.audit.signature)
         rows = self._execute(query.where(self._as_read(stale)).tuples())
-        return replace(stale, payload=bytes(rows[0][0]), signature=rows[0][1]) if rows else None
+        if not rows:
+            return None
+        payload, signature = rows[0]
+        # SQLite lets anything be written into any column, and bytes() of a number is that many bytes.
+        whole = bytes(payload) if isinstance(payload, (bytes, bytearray, memoryview)) else b""
+        return replace(stale, payload=whole, signature=signature)
 
     def mark(self, stale: Stale, backoff: timedelta) -> Marked | None:
         """Elect this monitor to push the message; *backoff* is that of its next recovery.

@@ -251,3 +251,14 @@ def test_a_pass_goes_on_after_a_first_batch_of_nothing_but_bad_audits(
     assert (done.recovered, done.failed) == (2, 5)
     work()
     assert sorted(ran) == [5, 6]
+
+
+@pytest.mark.failure(32)
+@pytest.mark.parametrize("payload", ["text", 10**12, 1.5])
+def test_a_payload_that_is_not_even_bytes_is_set_aside_and_the_others_are_sent(
+    stale_orders, corrupt, monitor, audit_of, payload
+):
+    sent = stale_orders(3)
+    corrupt(sent[0], payload)
+    done = monitor.run_once()
+    assert (done.recovered, done.failed) == (2, 1)
