@@ -6,7 +6,9 @@ answer.  Nothing is read, changed and saved.  *Open* is pending or running::
     who       transition   from → to                        guard, and what else it sets
     sender    enqueue      (none) → pending                 epoch 0; due at its start + job_timeout + backoff
               push_refused pending → pending                epoch, due_at as inserted; due at its start
+              begin_push   pending → pending                the same, after a commit; due after the push lease
               pushed       pending → pending                the same; due as after enqueue (sends in a transaction)
+              retry_refused pending → pending               the retry's epoch; due at its start, enqueue_count back
               withdraw     pending → (none)                 epoch 0: another middleware refused the message
     worker    claim        pending → running                epoch = the copy's; epoch+1, new claim_id; due after the lease
                            running → running                the copy is the holder's retry: epoch+1 = the copy's, its claim_id
