@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import sqlite3
 from typing import Any
 
@@ -12,18 +13,20 @@ from dramatiq_durable import Audit, DurableMiddleware
 from .scheduler import START, Process, current_task
 
 JULIAN_1970, DAY = 2_440_587.5, 86_400
-URI = "file:/simulation?vfs=memdb"
+
+_numbers = itertools.count(1)
 
 
 class Connection(sqlite3.Connection):
-    """A connection that a simulated process has opened."""
+    """A connection of a simulated process, to the database of its simulation."""
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
+    def __init__(self, _: str, *args: Any, **kwargs: Any) -> None:
         task = current_task()
         assert task is not None
         self.process: Any = task.process
-        self.process.world.database.connected(self)
+        server = self.process.world.database
+        super().__init__(server.uri, *args, **kwargs)
+        server.connected(self)
 
     def cursor(self, factory: Any = None) -> Any:
         return super().cursor(Cursor)
@@ -48,7 +51,7 @@ def _julianday(*_: Any) -> float:
 
 #: What each process gives to its middleware, which makes connections of its own like it.
 database = peewee.SqliteDatabase(
-    URI,
+    "simulation",
     pragmas={"journal_mode": "memory"},
     timeout=0,  # a lock is waited for in the simulation's time, not in ours
     uri=True,
@@ -72,9 +75,11 @@ class DatabaseServer:
     """The database, for as long as this object is open; *ddl* makes tables beside the audits'."""
 
     def __init__(self, ddl: str) -> None:
+        # A name of its own, for SQLite keeps a database while the garbage collector keeps a cursor.
+        self.uri = f"file:/simulation-{next(_numbers)}?vfs=memdb"
         self._connections: dict[Process, list[sqlite3.Connection]] = {}
         #: Not of any process; it sees what is committed.
-        self.own = sqlite3.connect(URI, uri=True, isolation_level=None, check_same_thread=False)
+        self.own = sqlite3.connect(self.uri, uri=True, isolation_level=None, check_same_thread=False)
         for statement in (*_DDL, ddl):
             self.own.execute(statement)
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import random
 
-ANYWHERE = ("crash", "crash", "pause", "jump", "flush", "stop")
+ANYWHERE = ("crash", "crash", "pause", "pause", "jump", "flush", "stop")
 FAULTS = {
     "body": ANYWHERE,
-    "statement": (*ANYWHERE, "refused", "answer lost", "outage"),
-    "call": (*ANYWHERE, "refused", "answer lost", "swallowed", "doubled"),
+    "statement": (*ANYWHERE, "answer lost", "answer lost", "outage", "outage"),
+    "call": (*ANYWHERE, "refused", "refused", "answer lost", "swallowed", "swallowed", "doubled"),
 }
 
 #: Seconds that a process is paused, or that nobody does anything: leases, push leases and timeouts run out.
@@ -38,4 +38,4 @@ class Faults:
         return self._rng.choice(FAULTS[place])
 
     def _gap(self) -> int:
-        return self._rng.randint(1, self._spread)
+        return 1 + int(self._rng.random() * self._spread)

@@ -6,7 +6,7 @@ import random
 from dataclasses import dataclass
 
 KINDS = (
-    "plain", "plain", "fails", "exhausts", "refuses", "requeues", "slow", "beats", "commits", "sends", "pipes",
+    "plain", "fails", "exhausts", "refuses", "requeues", "slow", "slow", "beats", "commits", "sends", "pipes",
 )  # fmt: skip
 
 
@@ -34,8 +34,8 @@ class Action:
 class Plan:
     def __init__(self, rng: random.Random) -> None:
         self.jobs = [_job(rng, f"job{number}") for number in range(1, rng.choice((1, 2, 2, 3)) + 1)]
-        self.faults = rng.choice((0, 1, 2, 2, 3, 3, 4, 6))
-        self.spread = rng.choice((10, 25, 40))
+        self.faults = rng.choice((0, 1, 2, 3, 4, 6))
+        self.spread = rng.choice((8, 15, 30))
         self.eagerness = rng.choice((0.1, 0.3, 0.6))
         self.job_threads = rng.choice((1, 1, 2))
         self.monitors = rng.choice((1, 2, 2))
@@ -63,9 +63,9 @@ def _job(rng: random.Random, label: str) -> Job:
 
 def _actions(rng: random.Random, jobs: list[Job]) -> list[Action]:
     label = rng.choice(jobs).label
-    actions = [Action(rng.choice((0, 0, 1, 20, 70)), "cancel", label)]
-    if rng.random() < 0.6:
-        actions.append(Action(rng.choice((0, 1, 30, 100)), "retry", label))
+    actions = [Action(rng.choice((0, 0, 1, 12, 20, 70)), "cancel", label)]
+    if rng.random() < 0.7:
+        actions.append(Action(rng.choice((0, 0, 1, 30, 100)), "retry", label))
     if rng.random() < 0.2:
         actions.append(Action(rng.choice((0, 20)), "cancel", label))
     return actions

@@ -43,6 +43,7 @@ class Task:
         self.run: Callable[[], object] | None = None  # until its thread is started
         self.ready: Callable[[], object] | None = None
         self.moment: Callable[[], float | None] | None = None
+        self.interrupt: type[BaseException] | None = None  # raised when it goes on
 
     def is_ready(self, now: float) -> bool:
         if self.process.crashed:
@@ -66,7 +67,11 @@ class Task:
 
 def current_task() -> Task | None:
     """The task whose thread this is; None outside of a simulation."""
-    return _tasks.get(threading.get_ident())
+    return task_of(threading.get_ident())
+
+
+def task_of(thread: int) -> Task | None:
+    return _tasks.get(thread)
 
 
 class Scheduler:
@@ -116,8 +121,10 @@ class Scheduler:
         if chosen is not task:
             self._turn_to(chosen)
             task.gate.acquire()
-        # LeaseLost may strike here: whoever has turned to this task has set all that there is to set.
         self.check()
+        interrupt, task.interrupt = task.interrupt, None
+        if interrupt is not None:
+            raise interrupt
 
     def check(self) -> None:
         """Raise Crashed if the current thread should be no more."""

@@ -1,4 +1,4 @@
-"""Python's clock, pauses, threads and queues, as the threads of a simulation see them.
+"""Python's clock, pauses, threads, interrupts and queues, as the threads of a simulation see them.
 
 Everybody else's are untouched, though the same functions are replaced for all.
 """
@@ -18,9 +18,10 @@ from unittest import mock
 
 import dramatiq.common
 
+import dramatiq_durable.fence
 import dramatiq_durable.keeper
 
-from .scheduler import LATE, START, Task, current_task
+from .scheduler import LATE, START, Task, current_task, task_of
 
 
 @contextmanager
@@ -35,6 +36,7 @@ def installed() -> Iterator[None]:
         (time, "sleep", _seen(time.sleep, lambda task, seconds: task.scheduler.sleep(seconds))),
         # What registers here is kept until the process ends.
         (os, "register_at_fork", lambda **hooks: None),
+        (dramatiq_durable.fence, "raise_thread_exception", _interrupt),
         (dramatiq_durable.keeper, "threading", threads),
         (dramatiq_durable.keeper, "queue", queues),
     ]
@@ -54,6 +56,13 @@ def _seen(real: Callable[..., Any], simulated: Callable[..., Any]) -> Callable[.
         return real(*args) if task is None else simulated(task, *args)
 
     return either
+
+
+def _interrupt(thread: int, error: type[BaseException]) -> None:
+    # CPython's would strike a thread that has just handed over its baton, and is not asleep yet.
+    task = task_of(thread)
+    assert task is not None
+    task.interrupt = error
 
 
 def _task() -> Task:
