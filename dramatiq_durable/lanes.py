@@ -214,6 +214,8 @@ def _open(lane: peewee.Database) -> None:
     if isinstance(lane, peewee.PostgresqlDatabase):
         lane.execute_sql(f"SET lock_timeout = '{LOCK_TIMEOUT}s'")
     elif isinstance(lane, peewee.MySQLDatabase):
+        # By default an UPDATE that scans a small table waits for every row that somebody holds.
+        lane.execute_sql("SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED")
         lane.execute_sql(
             f"SET SESSION innodb_lock_wait_timeout = {LOCK_TIMEOUT}, lock_wait_timeout = {LOCK_TIMEOUT}"
         )
