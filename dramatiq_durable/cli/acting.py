@@ -22,8 +22,8 @@ from .common import (
     modules_option,
     on_broker,
 )
-from .looking import filter_options, filters_of
-from .printing import counted, printable
+from .looking import filter_options, filters_of, json_option
+from .printing import counted, print_json, printable
 
 yes_option = click.option("-y", "--yes", is_flag=True, help="Do not ask.")
 ids_argument = click.argument("message_ids", metavar="[ID]...", nargs=-1)
@@ -38,6 +38,7 @@ MOST_NAMED = 10
 @modules_option
 @filter_options
 @yes_option
+@json_option
 @on_broker
 def retry(middleware: DurableMiddleware, **options: Any) -> None:
     """Bring dead and cancelled jobs back: by their IDs, or all that match the filters.
@@ -58,6 +59,7 @@ def retry(middleware: DurableMiddleware, **options: Any) -> None:
 @modules_option
 @filter_options
 @yes_option
+@json_option
 @on_broker
 def cancel(middleware: DurableMiddleware, **options: Any) -> None:
     """Cancel open jobs: by their IDs, or all that match the filters.
@@ -76,8 +78,9 @@ def cancel(middleware: DurableMiddleware, **options: Any) -> None:
 @broker_argument
 @modules_argument
 @yes_option
+@json_option
 @on_broker
-def purge(middleware: DurableMiddleware, yes: bool) -> None:
+def purge(middleware: DurableMiddleware, yes: bool, as_json: bool) -> None:
     """Delete the finished audits that are older than their retention, now.
 
     It counts from the end of the job or from the start it was scheduled for, whichever is later.
@@ -93,7 +96,7 @@ def purge(middleware: DurableMiddleware, yes: bool) -> None:
     if total and not yes:
         confirm(f"Delete {counted(total, 'finished audit')}?")
     deleted = sum(_in_steps(_cleanup(store, ages), count, "purge") for store, count in counts)
-    click.echo(f"deleted {deleted}")
+    _say("deleted", deleted, as_json)
 
 
 def _cleanup(store: Store, ages: dict[str, Any]) -> Iterator[int]:
@@ -110,6 +113,7 @@ def _act(
     *,
     message_ids: tuple[str, ...],
     yes: bool,
+    as_json: bool,
     **filters: Any,
 ) -> None:
     given = any(filters.values())
@@ -127,7 +131,7 @@ def _act(
     if total and not message_ids and not yes:
         confirm(f"{verb.capitalize()} {counted(total, 'job')}?")
     done = sum(_in_steps(act(store, each), len(each), verb) for store, each in ids)
-    click.echo(f"{past} {done}")
+    _say(past, done, as_json)
     missing = len(set(message_ids)) - done
     if missing > 0:
         known = {each for _, part in ids for each in part}
@@ -136,6 +140,13 @@ def _act(
             f"{missing} of the IDs could not be {past}: {_named(middleware, others, missing)}; "
             f"only jobs that are {' or '.join(actionable)} can be"
         )
+
+
+def _say(done: str, count: int, as_json: bool) -> None:
+    if as_json:
+        print_json({done: count})
+    else:
+        click.echo(f"{done} {count}")
 
 
 def _named(middleware: DurableMiddleware, message_ids: Sequence[str], total: int) -> str:

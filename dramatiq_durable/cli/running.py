@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import signal
 import sys
+from dataclasses import asdict
 from datetime import timedelta
 from typing import Any
 
@@ -14,6 +15,8 @@ from dramatiq.logging import get_logger
 from ..middleware import DurableMiddleware
 from ..monitor import MAX_RATE, Monitor
 from .common import FAILED, UNREACHABLE, Positive, broker_argument, modules_argument, on_broker
+from .looking import json_option
+from .printing import print_json
 
 logger = get_logger(__name__)
 
@@ -85,6 +88,7 @@ class Rate(click.FloatRange):
     show_envvar=True,
     help="Make one pass that changes and sends nothing, print what it would do, exit.",
 )
+@json_option
 @on_broker
 def monitor(
     middleware: DurableMiddleware,
@@ -94,6 +98,7 @@ def monitor(
     expiration: timedelta | None,
     once: bool,
     dry_run: bool,
+    as_json: bool,
 ) -> None:
     """Enqueue stale jobs again; give up expired audits, delete old finished ones.
 
@@ -105,6 +110,8 @@ def monitor(
       dramatiq-durable monitor app:broker --interval 5
     """
     assert middleware.broker is not None
+    if as_json and not (once or dry_run):
+        raise click.UsageError("--json is for what one pass prints: --once or --dry-run")
     watcher = Monitor(
         middleware.broker,
         interval=interval.total_seconds(),
@@ -115,7 +122,10 @@ def monitor(
     )
     if once or dry_run:
         done = watcher.run_once()
-        click.echo(f"would have {done}" if dry_run else str(done))
+        if as_json:
+            print_json(asdict(done))
+        else:
+            click.echo(f"would have {done}" if dry_run else str(done))
         sys.exit(UNREACHABLE if done.outage else FAILED if done.failed else 0)
     for signum in (signal.SIGINT, signal.SIGTERM):
         signal.signal(signum, lambda *_: watcher.stop())
