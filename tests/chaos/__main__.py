@@ -15,6 +15,7 @@ import sys
 from pathlib import Path
 
 from . import running, soak
+from .faults import left_out
 from .lane import lane
 from .running import Plan
 from .soak import Soak
@@ -62,6 +63,7 @@ def _lane(args: argparse.Namespace) -> int:
     plan = Plan(args.draws, args.jobs, args.minutes, args.every)
     options = {"rate": args.rate, "retention": args.retention, "plain": args.plain}
     with lane(args.broker, args.database, seed=args.seed, **options) as made:
+        print(f"left out: {'; '.join(left_out(made))}", flush=True)
         made.backlog = (args.backlog * 2 / 3, args.backlog)
         report = running.run(made, plan)
         print(report, flush=True)

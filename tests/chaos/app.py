@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import select
+import signal
 import threading
 import time
 from datetime import timedelta
@@ -71,9 +72,10 @@ def _add_middleware(made: dramatiq.Broker) -> None:
 
 def _watch_for_stalls() -> None:
     """Note how long this process, or the way of a write to the database and back, stood still."""
-    # Not Peewee's connections, for they are what is tested.
+    # On a connection of its own, for the others are what is tested.
     probe: Any = _database(setting.database_url)
-    while True:
+    parent = os.getppid()
+    while os.getppid() == parent:
         before = time.monotonic()
         select.select([], [], [], LOOK)
         try:
@@ -83,6 +85,8 @@ def _watch_for_stalls() -> None:
         seconds = time.monotonic() - before - LOOK
         if seconds > STALL:
             ledger.write("STALL", f"{seconds:.3f}")
+    # Dramatiq's workers outlive their master when that is killed alone.
+    os.killpg(0, signal.SIGKILL)
 
 
 def _note_pushes() -> None:

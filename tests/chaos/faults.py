@@ -199,6 +199,24 @@ NETWORK = (
 )
 
 
+def left_out(lane: Lane) -> list[str]:
+    """What cannot be broken in this lane, and why."""
+    reasons = []
+    if isinstance(lane.database, File):
+        reasons.append("clocks, for each process's own is SQLite's")
+    elif not FAKETIME:
+        reasons.append("clocks, for libfaketime is not installed")
+    elif lane.setting.retention < 10 * CLOCK_SECONDS:
+        reasons.append("clocks, for the retention is short")
+    if not isinstance(lane.database, File):
+        reasons.append("a full disk, for only SQLite has a small one")
+    elif not is_small_disk(lane.database):
+        reasons.append("a full disk, for only root can mount a small one")
+    if not isinstance(lane.broker.server, RedisServer):
+        reasons.append("too little memory, for that is Redis's")
+    return reasons
+
+
 def all_draws(lane: Lane) -> list[Draw]:
     """One round of everything that can be broken in this lane."""
     roles = ["producer", "worker", "monitor"]

@@ -73,7 +73,8 @@ class History:
     @cached_property
     def deaths(self) -> dict[str, float]:
         """When a fault killed a process, by the process."""
-        return {f.subject: f.start for f in self.faults if f.kind == "kill"}
+        kills = (f for f in reversed(self.faults) if f.kind == "kill")
+        return {fault.subject: fault.start for fault in kills}  # the first, if it has several
 
     @cached_property
     def _by_subject(self) -> dict[str, list[Fault]]:

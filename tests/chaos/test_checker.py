@@ -126,6 +126,17 @@ def test_a_crash_before_the_completion_can_be_written_explains_it(at):
     assert explained(SENT, RAN, RAN_AGAIN, f"{at} i FAULT 1 kill:worker w") == {"crash": 1}
 
 
+def test_so_does_one_after_a_stall_in_which_it_was_not_written():
+    stall, crash = "2.5 w STALL 1.2\n", "2.9 i FAULT 1 kill:worker w\n"
+    assert explained(SENT, RAN, RAN_AGAIN, stall, crash) == {"crash": 1}
+    assert violations(SENT, RAN, RAN_AGAIN, crash) == {"duplicates unexplained": ["j"]}
+
+
+def test_a_process_dies_once():
+    twice = "1.15 w FAULT w- kill:worker.effect-after w\n 5.0 i FAULT 1 kill:worker w\n"
+    assert explained(SENT, RAN, RAN_AGAIN, twice) == {"crash": 1}
+
+
 @pytest.mark.parametrize("crash", ["2.3 i FAULT 1 kill:worker w", "1.15 i FAULT 1 kill:worker u"])
 def test_a_crash_long_after_it_or_of_another_process_does_not(crash):
     assert violations(SENT, RAN, RAN_AGAIN, crash) == {"duplicates unexplained": ["j"]}
