@@ -31,6 +31,8 @@ LONGEST_RECOVERY = 5.0  # then the rest waits for the next pass, which comes at 
 #: Seconds after an outage of a database in which the workers renew the leases that ran out meanwhile.
 GRACE = 10.0
 
+MILLISECOND = timedelta(milliseconds=1)
+
 #: Messages per second.
 MAX_RATE = 1_000.0
 
@@ -82,14 +84,15 @@ class Monitor:
         self.broker = broker
         self.interval = interval
         self.batch_size = batch_size
-        self.max_rate = max_rate
         self.dry_run = dry_run
         self.middleware = find_middleware(broker)
         options = self.middleware.options
-        self.expiration = expiration if expiration is not None else _duration(options["expiration"])
-        self.retention = _duration(options["retention"])
+        self.expiration = (
+            expiration if expiration is not None else options["expiration"] * MILLISECOND
+        )
+        self.retention = options["retention"] * MILLISECOND
         dead_retention = options["dead_retention"]
-        self.dead_retention = None if dead_retention == FOR_EVER else _duration(dead_retention)
+        self.dead_retention = None if dead_retention == FOR_EVER else dead_retention * MILLISECOND
         self._recovery = Recovery(self.middleware, self.expiration, dry_run=dry_run)
         self._presence = presence_of(broker)
         self._backlog = Backlog(self._presence, batch_size)
@@ -101,6 +104,7 @@ class Monitor:
         self._halted = False  # stopped while it waited for the next message's time
         self._outages = 0
         self._resting: dict[Store, Rest] = {}
+        self._unchecked: set[Any] = set()  # tables that may lack a column
         self._graces: dict[Any, float] = {}  # by table, on the monotonic clock
 
     def run_once(self) -> Pass:
@@ -131,6 +135,7 @@ class Monitor:
           SchemaMismatch: Each table is missing, or of another version.
         """
         self._presence.expect()
+        self._unchecked = {store.audit for store in self.middleware.stores()}
         self._longest = LONGEST_RECOVERY
         while not self._stopped.is_set():
             try:
@@ -213,6 +218,9 @@ class Monitor:
 
     def _recover(self, store: Store, done: Pass) -> None:
         """Send what is stale, and not just waiting; the oldest first, and of the latest a few."""
+        if store.audit in self._unchecked:
+            store.check_table()
+            self._unchecked.remove(store.audit)
         end = time.monotonic() + self._longest
         last: Stale | None = None
         while not done.outage:
@@ -246,20 +254,15 @@ class Monitor:
 
     def _send(self, store: Store, batch: Sequence[Stale], done: Pass) -> None:
         held = self._backlog.held(store, batch)
-        if held:
-            done.held += len(held) if self.dry_run else self._hold(store, held)
+        try:
+            done.held += len(held) if self.dry_run else store.hold(held)
+        except AuditLocked:
+            self.logger.debug("An audit that waits is locked; the next pass asks again.")
         ids = {stale.id for stale in held}
         graced = time.monotonic() < self._graces.get(store.audit, 0.0)
         for stale in batch:
             if stale.id not in ids and not (graced and stale.state == RUNNING):
                 self._act(store, stale, done)
-
-    def _hold(self, store: Store, held: Sequence[Stale]) -> int:
-        try:
-            return store.hold(held)
-        except AuditLocked:
-            self.logger.debug("An audit that waits is locked; the next pass asks again.")
-            return 0
 
     def _act(self, store: Store, stale: Stale, done: Pass, *, hopeless: bool = True) -> None:
         if done.outage or self._halted:
@@ -293,7 +296,3 @@ class Monitor:
         """Seconds to wait: the interval, doubled for each failure in a row."""
         longest = max(LONGEST_PAUSE, self.interval)
         return min(self.interval * 2.0 ** min(failures, 10), longest)
-
-
-def _duration(milliseconds: int) -> timedelta:
-    return timedelta(milliseconds=milliseconds)

@@ -121,6 +121,8 @@ def monitor(
         dry_run=dry_run,
     )
     if once or dry_run:
+        for store in middleware.stores():
+            store.check_table()
         done = watcher.run_once()
         if as_json:
             print_json(asdict(done))

@@ -111,6 +111,8 @@ def test_without_any_of_its_columns_neither_worker_nor_monitor_starts(
         durable.store.connections.close()
         with pytest.raises(SchemaMismatch, match="dramatiq-durable schema"), running_worker():
             pass
+        with pytest.raises(SchemaMismatch, match="dramatiq-durable schema"):
+            Monitor(stub_broker).run()
         rename("another", column)
     with running_worker():
         assert not monitor.run_once()
