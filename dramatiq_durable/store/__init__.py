@@ -20,7 +20,7 @@ answer.  Nothing is read, changed and saved.  *Open* is pending or running::
               dead         open → dead                      token and claim_id
                            pending → dead                   the copy's epoch
               abort        open → cancelled                 as dead
-    monitor   mark         open → pending                   state, epoch, due_at as read; due after the push lease
+    monitor   mark         open → pending                   state, epoch, due_at, enqueue_count as read; due after the push lease
               confirm      pending → pending                as marked; due after job_timeout + backoff
               unmark       pending → pending                as marked; broker down: enqueue_count back; due after a pause
               set_aside    pending → pending                as marked; it alone refused: due after the backoff, last_error

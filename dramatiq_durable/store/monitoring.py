@@ -237,6 +237,8 @@ class Monitoring(Base):
             & (self.audit.state == stale.state)
             & (self.audit.epoch == stale.epoch)
             & (self.audit.due_at == stale.due_at)
+            # A delayed message that is sent again may be due at the same moment as before.
+            & (self.audit.enqueue_count == stale.enqueue_count)
         )
 
     def _as_marked(self, marked: Marked) -> Any:

@@ -99,7 +99,10 @@ def _note_pushes() -> None:
     def noted_mark(store: Any, *args: Any, **kwargs: Any) -> Any:
         marked = mark(store, *args, **kwargs)
         if marked is not None:
-            periods[marked.stale.message_id] = f"{marked.stale.due_at:%H:%M:%S.%f}"
+            stale = marked.stale
+            # What was lost twice is sent twice, though it may be due at the same moment.
+            period = f"{stale.due_at:%H:%M:%S.%f}/{stale.enqueue_count}"
+            periods[stale.message_id] = period
         return marked
 
     def noted_push(durable: Any, message: Any, delay: Any) -> Any:

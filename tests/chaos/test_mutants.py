@@ -1,6 +1,7 @@
 """With a broken transition the checker reports a violation, and in the same scene without it none."""
 
 import pytest
+import redis
 
 from . import mutants
 from .faults import Fault
@@ -60,7 +61,13 @@ def test_a_claim_that_ignores_the_epoch_runs_each_copy(play):
     def scene(made):
         made.crew.off("worker")
         made.send("quick")
-        made.wait_for("PUSH")
+        # Redis seems to have lost the first copy, until a monitor has sent a second one.
+        bodies = "dramatiq:default.msgs"
+        with redis.Redis.from_url(made.broker.direct) as client:
+            first = client.hgetall(bodies)
+            client.delete(bodies)
+            made.wait_for("PUSH")
+            client.hset(bodies, mapping=first)
         made.crew.on("worker")
         made.wait_for("END")
 

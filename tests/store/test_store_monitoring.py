@@ -74,6 +74,16 @@ def test_of_two_monitors_one_marks(store, rows, clock):
     assert store.mark(second, MINUTE) is None
 
 
+def test_of_two_monitors_that_miss_a_delayed_message_one_marks(store, rows):
+    new = rows.enqueue(delay=DAY)
+    [first], [second] = (store.with_broker_among([new.message_id]) for _ in range(2))
+    mark = store.mark(first, BACKOFF)
+    assert store.confirm(mark, "b1")
+    assert rows.of(new.message_id)["due_at"] == second.due_at  # as if nothing had happened
+    assert store.mark(second, BACKOFF) is None
+    assert store.load(second) is None
+
+
 def test_a_confirmed_push_is_due_after_timeout_and_backoff(store, rows, clock):
     mark = marked(store, rows, clock)
     message_id = mark.stale.message_id
