@@ -1,0 +1,1 @@
+"""Deterministic simulation: the library in several processes at once, in one thread at a time, under faults."""

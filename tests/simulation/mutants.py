@@ -1,0 +1,115 @@
+"""The library with a broken transition, which the simulation must notice."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+from typing import Any
+from unittest import mock
+
+from dramatiq_durable import DurableError
+from dramatiq_durable.store import Held, Marked, Store
+
+MUTANTS: dict[str, tuple[str, Callable[[Any], Any]]] = {}
+
+
+def _mutant(method: str) -> Callable[[Any], Any]:
+    """Replaces a method of the store by what the decorated function makes of it."""
+
+    def named(broken: Any) -> Any:
+        MUTANTS[broken.__name__] = (method, broken)
+        return broken
+
+    return named
+
+
+@contextmanager
+def installed(name: str) -> Iterator[None]:
+    method, broken = MUTANTS[name]
+    with mock.patch.object(Store, method, broken(getattr(Store, method))):
+        yield
+
+
+@_mutant("claim")
+def claim_ignores_the_epoch(claim: Any) -> Any:
+    def broken(store: Any, message_id: str, epoch: int, *args: Any, **kwargs: Any) -> Any:
+        audit = store.find(message_id)
+        return claim(store, message_id, audit.epoch if audit else epoch, *args, **kwargs)
+
+    return broken
+
+
+@_mutant("complete")
+def complete_has_no_fence(complete: Any) -> Any:
+    def broken(store: Any, holds: list[Held]) -> set[Held]:
+        for held in holds:
+            _update(store, held.message_id, state="completed", due_at=None, finished_at=store.now())
+        return set()
+
+    return broken
+
+
+@_mutant("mark")
+def mark_has_no_guard(mark: Any) -> Any:
+    """Whoever has read a stale audit pushes it."""
+
+    def broken(store: Any, stale: Any, *args: Any) -> Any:
+        marked = mark(store, stale, *args)
+        if marked is None:
+            audit = store.find(stale.message_id)
+            now = {name: getattr(audit, name) for name in ("state", "epoch", "due_at")}
+            marked = Marked(dataclasses.replace(stale, **now), stale.now + timedelta(seconds=60))
+        return marked
+
+    return broken
+
+
+@_mutant("retry")
+def retry_does_not_wait_for_the_lease(retry: Any) -> Any:
+    def broken(store: Any, message_ids: list[str]) -> Iterator[int]:
+        for count in retry(store, message_ids):
+            if count:
+                for message_id in message_ids:
+                    _update(store, message_id, due_at=store.now())
+            yield count
+
+    return broken
+
+
+@_mutant("push_refused")
+def a_refused_push_is_final(push_refused: Any) -> Any:
+    def broken(store: Any, new: Any, **kwargs: Any) -> bool:
+        _update(store, new.message_id, due_at=None)
+        return True
+
+    return broken
+
+
+@_mutant("enqueue")
+def the_audit_is_not_written(enqueue: Any) -> Any:
+    """Where the database does not answer."""
+
+    def broken(store: Any, *args: Any, **kwargs: Any) -> bool:
+        try:
+            return bool(enqueue(store, *args, **kwargs))
+        except DurableError:
+            return True
+
+    return broken
+
+
+@_mutant("expire")
+def what_is_stale_is_deleted(expire: Any) -> Any:
+    def broken(store: Any, stale: Any, reason: str) -> bool:
+        query = store.audit.delete().where(store.audit.message_id == stale.message_id)
+        store.connections.run(query.execute)
+        return True
+
+    return broken
+
+
+def _update(store: Any, message_id: str, **values: Any) -> None:
+    query = store.audit.update(**values).where(store.audit.message_id == message_id)
+    store.connections.run(query.execute)
