@@ -3,6 +3,7 @@
 import threading
 
 import pytest
+import redis
 from playhouse.db_url import connect
 
 from dramatiq_durable import Audit, durable_actor
@@ -131,6 +132,8 @@ def test_worker_and_monitor_processes_keep_to_their_limits_and_leave_nothing_beh
         eventually(lambda: not console.clients())
 
     console.execute("UPDATE durable_audits SET due_at = 0")
+    with redis.Redis.from_url(redis_url) as client:
+        client.flushdb()  # or it would only hold what waits
     run(made.monitor("--interval", "0.05"), MONITOR, "enqueue_count = 2 AND due_at > 0")
     run(made.worker("-t", "8"), WORKER, "state = 'completed'")
 
