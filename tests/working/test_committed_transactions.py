@@ -5,10 +5,8 @@
 
 import dramatiq
 import pytest
-from dramatiq.middleware import TimeLimitExceeded
 
 from dramatiq_durable import current_audit, durable_actor
-from tests.connections.striking import Strike
 
 
 @pytest.fixture
@@ -47,46 +45,6 @@ def test_a_job_that_fails_after_its_transaction_is_complete_and_nobody_makes_up_
         fail()
 
     message = charge.send()
-    work()
-    assert ran == ["charge"]
-    assert audit_of(message).state == "completed"
-
-
-class StrikeInTransaction(Strike):
-    """Strikes in ``transaction()`` itself."""
-
-    def _called(self, frame, event, _):
-        if frame.f_code.co_name != "transaction":
-            return None
-        return super()._called(frame, event, _)
-
-
-@pytest.mark.failure(22)
-def test_a_lease_is_renewed_again_after_a_transaction_that_was_struck_at_its_begin(
-    durable, ran, work, eventually, audit_of
-):
-    @durable_actor(max_retries=0, heartbeat_interval=10)
-    def charge():
-        audit = current_audit()
-
-        def begin():
-            with audit.transaction():
-                raise KeyError
-
-        def renewed():
-            before = audit_of(message).due_at
-            eventually(lambda: audit_of(message).due_at > before, timeout=10)
-
-        for point in range(1, 8):
-            try:
-                with StrikeInTransaction(point).armed():
-                    begin()
-            except (TimeLimitExceeded, KeyError):
-                renewed()
-        ran.append("charge")
-
-    message = charge.message()
-    durable.broker.enqueue(message)
     work()
     assert ran == ["charge"]
     assert audit_of(message).state == "completed"
