@@ -18,7 +18,7 @@ from .plan import Job, Plan
 from .scheduler import START, Process, Scheduler, Task
 
 OPEN = {"pending", "running"}
-PUSH_LEASE, EXPIRATION = 60, 3 * 86_400  # seconds
+EXPIRATION = 3 * 86_400  # seconds
 
 _ROWS = "SELECT message_id, state, epoch, claim_id, due_at, enqueue_count, last_error FROM durable_audits"
 
@@ -69,8 +69,7 @@ class Ledger:
         self._runs: dict[str, dict[int, Run]] = {}
         self._sends: dict[str, Send] = {}
         self._sending: dict[Task, Send] = {}
-        self._last_write: dict[Task, float] = {}
-        self._pushes: set[tuple[str, int, int]] = set()
+        self._marks: set[tuple[Task, str]] = set()  # by monitors that have not pushed yet
         self._asked: set[tuple[str, str]] = set()  # verbs of the operator, and message_ids
         self._completed: set[str] = set()
         self.labels: dict[str, str] = {}  # by message_id
@@ -148,19 +147,12 @@ class Ledger:
 
     def pushed(self, message_id: str) -> None:
         """A monitor has pushed a message, and the broker has said that it took it."""
-        row = self._rows.get(message_id)
-        task = self._scheduler.current
-        if row is None or self._scheduler.now - self._last_write[task] > PUSH_LEASE:
-            return  # it was paused: after its push lease it is another monitor's turn
-        push = (message_id, row.epoch, row.enqueue_count)
-        if push in self._pushes:
-            self._violated(f"{self.labels[message_id]} is pushed twice in one due period")
-        self._pushes.add(push)
+        if (self._scheduler.current, message_id) not in self._marks:
+            self._violated(f"{self.labels[message_id]} is pushed without a mark, or twice for one")
+        self._marks.discard((self._scheduler.current, message_id))
 
-    def observe(self, connection: sqlite3.Connection, task: Task | None) -> None:
-        """A write of *task* is committed."""
-        if task is not None:
-            self._last_write[task] = self._scheduler.now
+    def observe(self, connection: sqlite3.Connection) -> None:
+        """A write of the current task is committed."""
         rows = {row[0]: Row(*row[1:]) for row in connection.execute(_ROWS)}
         for message_id, row in rows.items():
             before = self._rows.get(message_id)
@@ -182,6 +174,11 @@ class Ledger:
             retried = before.state != "completed" and ("retry", message_id) in self._asked
             if not retried:
                 self._violated(f"{label} was {before.state}, and is {row.state}")
+        marked = before is not None and row.enqueue_count > before.enqueue_count
+        if before is not None and marked and is_monitor(self._scheduler.current):
+            if before.due_at is None or before.due_at / 1e6 - START > self._scheduler.now + 0.001:
+                self._violated(f"{label} is marked before it is due")
+            self._marks.add((self._scheduler.current, message_id))
         if row.state == "running":
             assert row.due_at is not None
             claims = self._claims.setdefault(message_id, {})
@@ -265,3 +262,7 @@ class Ledger:
         if "max_crashes" in (row.last_error or ""):
             return self._plan.max_crashes is not None
         return row.state == "dead" and self._jobs[label].kind == "refuses"
+
+
+def is_monitor(task: Task) -> bool:
+    return task.process.name.startswith("monitor")

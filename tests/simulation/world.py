@@ -16,7 +16,7 @@ from .bodies import EFFECTS, Bodies
 from .broker import BrokerServer
 from .database import DatabaseServer
 from .faults import JUMPS, PAUSES, Faults
-from .ledger import Ledger
+from .ledger import Ledger, is_monitor
 from .plan import Plan
 from .processes import Application, operate, produce, serve, shut_down, watch
 from .scheduler import Process, Scheduler
@@ -116,8 +116,9 @@ class World:
         result = execute()
         task = self.scheduler.current
         if not connection.in_transaction and not sql.startswith(("SELECT", "BEGIN")):
-            self.ledger.observe(self.database.own, task)
+            self.ledger.observe(self.database.own)
         if fault == "answer lost":
+            result.fetchall()  # or its lock stays with whoever keeps the traceback
             self.ledger.answer_lost(task)
             raise sqlite3.OperationalError("disk I/O error: simulated")
         return result
@@ -126,7 +127,7 @@ class World:
         return self.point("call", (what, data))
 
     def pushed(self, message: dramatiq.Message[Any]) -> None:
-        if self.scheduler.current.name.startswith("monitor"):
+        if is_monitor(self.scheduler.current):
             self.ledger.pushed(message.message_id)
 
     # Of the processes
