@@ -85,11 +85,12 @@ class Backlog:
 
     def _holds(self, store: Store, stale: Stale, answer: Answer) -> bool:
         line = self._line(store, stale)
-        if answer is Answer.WAITS:
+        if answer in (Answer.WAITS, Answer.DELAYED):
             # What was sent a little later may have gone to another worker, and been quicker.
             if line.has_passed(stale, _timeout(stale)):
                 return False
-            if line.moves(stale) or stale.now - stale.starts_at < STRANDED * _timeout(stale):
+            is_young = stale.now - stale.starts_at < STRANDED * _timeout(stale)
+            if line.moves(stale) or (is_young and answer is Answer.WAITS):
                 return True
         elif line.reach is None or line.has_passed(stale):
             return False

@@ -13,7 +13,9 @@ from typing import Any
 from weakref import WeakValueDictionary
 
 import dramatiq
+import redis
 from dramatiq.broker import MessageProxy
+from dramatiq.errors import ConnectionClosed
 from dramatiq.logging import get_logger
 from dramatiq.middleware import MiddlewareError
 
@@ -41,6 +43,8 @@ class Enqueue:
 
     def __call__(self, message: AnyMessage, *, delay: int | None = None) -> Message:
         run = current_run()
+        if run is None and message.message_id in _delayed:
+            return self._move(message, delay)
         if run is None or run.in_body:
             return self._enqueue(message, delay)
         if message.message_id == run.claim.message_id:
@@ -80,6 +84,13 @@ class Enqueue:
         except Refused:
             assert first.error is not None
             raise first.error from first.error.__cause__
+
+    def _move(self, message: AnyMessage, delay: int | None) -> Message:
+        """What the consumer of a delay queue sends on; it ends for good when that raises another error."""
+        try:
+            return self._enqueue(message, delay)
+        except redis.ConnectionError as error:
+            raise ConnectionClosed(error) from None
 
     def _first(self, first: FirstSend, delay: int | None) -> Message:
         message_id = first.message.message_id

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -73,6 +74,32 @@ def test_the_demo_loses_no_durable_job_where_plain_dramatiq_does(folder: Path) -
     assert int(counts["done"][0]) == int(sent[0]) - int(lost[0])
     assert f"{sent[1]} of {sent[1]} durable jobs are done, with the right digest" in ended.stdout
     assert left_behind(folder) == []
+
+
+def test_the_demo_fails_when_its_monitor_sends_nothing(folder: Path) -> None:
+    copy = folder / "demo"
+    shutil.copytree(EXAMPLES / "demo", copy)
+    change(copy / "side.py", '"--interval=0.5"', '"--interval=0.5", "--dry-run"')
+    change(copy / "run.py", "DEADLINE = 90", "DEADLINE = 10")
+
+    ended = subprocess.run(
+        [sys.executable, str(copy / "run.py")],
+        env=environment(folder),
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+
+    assert ended.returncode == 1, ended.stdout + ended.stderr
+    done = re.search(r"^(\d+) of (\d+) durable jobs are done", ended.stdout, re.MULTILINE)
+    assert done is not None
+    assert 0 < int(done[1]) < int(done[2])
+
+
+def change(file: Path, old: str, new: str) -> None:
+    text = file.read_text()
+    assert text.count(old) == 1
+    file.write_text(text.replace(old, new))
 
 
 def test_ctrl_c_stops_every_process_of_the_demo(folder: Path) -> None:

@@ -15,6 +15,7 @@ BATCH = 500
 
 class Answer(enum.Enum):
     WAITS = "a copy is in its queue"
+    DELAYED = "a copy is in the delay queue, where those that are due do not stay"
     FETCHED = "a worker has fetched a copy, and is busy with others, or has lost it"
     GONE = "no copy waits in the broker"
     UNKNOWN = "the broker cannot tell"

@@ -109,11 +109,11 @@ class RedisPresence(Presence):
 
     def ask(self, audits: Sequence[Stale]) -> list[Answer]:
         pipe = self._client.pipeline(transaction=False)
-        asked: list[int] = []
+        asked: list[tuple[int, Answer]] = []
         for number, stale in enumerate(audits):
             for queue in queues_of(stale, self._broker) if stale.broker_message_id else ():
-                for name in (queue, dq_name(queue)):
-                    asked.append(number)
+                for name, answer in ((queue, Answer.WAITS), (dq_name(queue), Answer.DELAYED)):
+                    asked.append((number, answer))
                     pipe.hexists(f"{self._name}:{name}.msgs", stale.broker_message_id)
         answers = [Answer.UNKNOWN] * len(audits)
         try:
@@ -122,10 +122,10 @@ class RedisPresence(Presence):
         except (redis.RedisError, OSError) as error:
             self.logger.debug("Redis tells nothing (%s).", type(error).__name__)
             return answers
-        for number, there in zip(asked, found, strict=True):
+        for (number, answer), there in zip(asked, found, strict=True):
             if there:
                 fetched = audits[number].broker_message_id in fetched_ids
-                answers[number] = Answer.FETCHED if fetched else Answer.WAITS
+                answers[number] = Answer.FETCHED if fetched else answer
             elif answers[number] is Answer.UNKNOWN:
                 answers[number] = Answer.GONE
         return answers

@@ -99,10 +99,30 @@ def test_the_group_tells_its_commands_and_exit_codes(help_of):
         assert meaning in README
 
 
-def test_a_command_that_does_not_exist_is_a_usage_error():
-    result = CliRunner().invoke(main, ["stauts", "app:broker"])
+@pytest.mark.parametrize(
+    ("line", "wrong", "help_of_it"),
+    [
+        ("stauts app:broker", "stauts", "dramatiq-durable --help"),
+        ("--nope", "--nope", "dramatiq-durable --help"),
+        ("schema nope", "nope", "dramatiq-durable schema --help"),
+        ("status", "BROKER", "dramatiq-durable status --help"),
+        ("list app:broker --state open", "open", "dramatiq-durable list --help"),
+    ],
+)
+def test_a_usage_error_is_one_line_that_says_where_help_is(line, wrong, help_of_it):
+    result = CliRunner().invoke(main, line.split(), prog_name="dramatiq-durable")
     assert (result.exit_code, result.stdout) == (2, "")
-    assert "stauts" in result.stderr
+    [text] = result.stderr.splitlines()
+    assert text.startswith("Error: ")
+    assert wrong in text
+    assert text.endswith(f"; see {help_of_it}")
+
+
+@pytest.mark.parametrize("line", ["", "schema"])
+def test_without_a_command_the_help_is_shown(line):
+    result = CliRunner().invoke(main, line.split())
+    assert "Commands:" in result.output
+    assert "Error" not in result.output
 
 
 def installed():

@@ -109,6 +109,14 @@ class Stage:
         return self.broker.get_queue_message_counts(queue_name)[2]
 
 
+#: The kinds that the stories are told on: the server of each, and its broker's options.
+BROKERS = {
+    "redis": ("redis", {}),
+    "rabbitmq": ("rabbitmq", {"confirm_delivery": False}),
+    "rabbitmq-confirm": ("rabbitmq", {"confirm_delivery": True}),
+}
+
+
 @contextmanager
 def staged(
     folder, source, broker_url, database_url, broker_options=None, environment=None, **options

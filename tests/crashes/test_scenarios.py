@@ -3,7 +3,7 @@
 import dramatiq
 import pytest
 
-from .conftest import staged
+from .conftest import BROKERS, staged
 from .staging import LONG
 
 SOURCE = """
@@ -50,20 +50,14 @@ SOURCE = """
         note(text)
 """
 
-KINDS = {
-    "redis": ("redis", {}),
-    "rabbitmq": ("rabbitmq", {"confirm_delivery": False}),
-    "rabbitmq-confirm": ("rabbitmq", {"confirm_delivery": True}),
-}
-
 # Nothing is sent again only because the machine is slow.
 PATIENT = {"heartbeat_interval": 5_000, "job_timeout": 20_000, "backoff": [0, LONG]}
 
 
-@pytest.fixture(scope="module", params=KINDS)
+@pytest.fixture(scope="module", params=BROKERS)
 def stage(request, tmp_path_factory):
     """A worker and a monitor run; the message ``.lost`` was lost before they came."""
-    kind, broker_options = KINDS[request.param]
+    kind, broker_options = BROKERS[request.param]
     folder = tmp_path_factory.mktemp("app")
     database_url = f"sqlite:///{folder / 'test.db'}"
     server = request.getfixturevalue(f"{kind}_server")

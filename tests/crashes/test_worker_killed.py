@@ -5,6 +5,8 @@ import json
 import pytest
 from dramatiq.results.backends import RedisBackend
 
+from .conftest import BROKERS
+
 POINTS = """
     import dramatiq
 
@@ -56,9 +58,22 @@ def database_url(sqlite_url):
     return sqlite_url
 
 
+@pytest.fixture(params=BROKERS)
+def kind(request):
+    return request.param
+
+
+@pytest.fixture
+def make_points(request, kind, make_stage, database_url):
+    """``make_points(**broker_options)``: a stage of POINTS on this kind of broker."""
+    server, options = BROKERS[kind]
+    url = request.getfixturevalue(f"{server}_url")
+    return lambda **more: make_stage(POINTS, url, database_url, broker_options={**options, **more})
+
+
 @pytest.mark.failure(12)
-def test_a_job_whose_worker_dies_before_the_claim_runs_once(make_stage, broker_url, database_url):
-    stage = make_stage(POINTS, broker_url, database_url)
+def test_a_job_whose_worker_dies_before_the_claim_runs_once(make_points):
+    stage = make_points()
     stage.monitor()
     dying = stage.worker()
     message = stage.send("job", "before the claim")
@@ -72,19 +87,11 @@ def test_a_job_whose_worker_dies_before_the_claim_runs_once(make_stage, broker_u
 
 
 @pytest.mark.failure(12)
-@pytest.mark.parametrize(
-    ("broker_url", "point", "effects"),
-    [
-        ("redis", "after the claim", 1),
-        ("rabbitmq", "after the claim", 1),
-        ("redis", "after the effect", 2),
-    ],
-    indirect=["broker_url"],
-)
+@pytest.mark.parametrize(("point", "effects"), [("after the claim", 1), ("after the effect", 2)])
 def test_a_job_whose_worker_dies_while_it_runs_runs_again_when_the_lease_is_over(
-    make_stage, broker_url, database_url, point, effects
+    make_points, point, effects
 ):
-    stage = make_stage(POINTS, broker_url, database_url)
+    stage = make_points()
     stage.monitor()
     dying = stage.worker()
     message = stage.send("job", point)
@@ -100,16 +107,10 @@ def test_a_job_whose_worker_dies_while_it_runs_runs_again_when_the_lease_is_over
 
 
 @pytest.mark.failure(12)
-@pytest.mark.parametrize("kind", ["redis", "rabbitmq"])
 def test_a_job_whose_worker_dies_between_completion_and_ack_is_skipped(
-    make_stage, request, database_url, kind, eventually
+    make_points, kind, eventually
 ):
-    stage = make_stage(
-        POINTS,
-        request.getfixturevalue(f"{kind}_url"),
-        database_url,
-        broker_options=REDELIVERING if kind == "redis" else None,
-    )
+    stage = make_points(**(REDELIVERING if kind == "redis" else {}))
     dying = stage.worker()
     message = stage.send("job", "before the ack")
     assert dying.wait() != 0

@@ -84,14 +84,13 @@ def test_what_redis_still_has_is_not_sent_again(broker, durable, declare, clock,
     charge = declare()
     for order_id in range(10):
         charge.send(order_id)
-    charge.send_with_options(args=("delayed",), delay=1_000)
     held = 0
     for _ in range(20):
         clock.move(minutes=5, seconds=30)
         done = monitor.run_once()
         assert done.recovered == 0
         held += done.held
-    assert held >= 11 * 10
+    assert held >= 10 * 10
     assert {audit.enqueue_count for audit in audits(durable)} == {1}
     assert broker.client.llen("dramatiq:default") == 10
 
@@ -158,6 +157,42 @@ def test_what_a_worker_has_fetched_and_does_not_begin_is_sent_again_when_it_is_s
     assert counts(monitor.run_once()) == (0, 0)
     clock.move(minutes=1)
     assert counts(monitor.run_once()) == (1, 2)
+
+
+@pytest.mark.failure(8)
+@pytest.mark.failure(36)
+@pytest.mark.parametrize("broker", ["redis"], indirect=True)
+def test_delayed_messages_that_nobody_moves_are_sent_again_one_in_a_timeout_to_their_queue(
+    broker, durable, declare, clock, monitor
+):
+    charge = declare()
+    for order_id in range(3):
+        charge.send_with_options(args=(order_id,), delay=1_000)
+    clock.move(seconds=1, **TIMEOUT)
+    assert counts(monitor.run_once()) == (1, 2)
+    assert broker.client.llen("dramatiq:default") == 1
+    clock.move(minutes=9)
+    assert counts(monitor.run_once()) == (0, 2)
+    clock.move(minutes=2)
+    assert counts(monitor.run_once()) == (1, 1)
+    assert broker.client.llen("dramatiq:default") == 2
+
+
+@pytest.mark.failure(8)
+@pytest.mark.failure(36)
+@pytest.mark.parametrize("broker", ["redis"], indirect=True)
+def test_a_delayed_message_is_sent_again_when_what_was_sent_a_timeout_after_it_was_due_has_run(
+    broker, durable, declare, clock, monitor, take
+):
+    charge = declare()
+    charge.send_with_options(args=("delayed",), delay=1_000)
+    charge.send(1)
+    assert take(durable) == [1]
+    clock.move(seconds=1, **TIMEOUT)
+    charge.send(2)
+    assert take(durable) == [2]
+    assert counts(monitor.run_once()) == (1, 0)
+    assert take(durable) == ["delayed"]
 
 
 # Other brokers have their order.

@@ -1,11 +1,15 @@
 """The broker cannot be reached, or its answer is lost."""
 
 import logging
+import threading
 from datetime import timedelta
 
+import dramatiq
 import pytest
 
 from dramatiq_durable import durable_actor
+
+DAY = timedelta(days=1)
 
 
 @pytest.fixture
@@ -93,6 +97,43 @@ def test_a_delayed_job_runs_at_its_eta_although_the_broker_was_down(
     assert monitor.run_once().recovered == 1
     work()
     assert ran == [42]
+
+
+class OutageAtTheMove(dramatiq.Middleware):
+    """The network fails when the first message is moved from the delay queue."""
+
+    happened = False
+
+    def before_enqueue(self, broker, message, delay):
+        moves = threading.current_thread() is not threading.main_thread()
+        if moves and not self.happened:
+            self.happened = True
+            broker.proxy.down()
+
+
+@pytest.mark.failure(14)
+@pytest.mark.parametrize("is_durable", [True, False])
+def test_delayed_messages_are_moved_again_after_an_outage_at_the_moment_of_a_move(
+    far_broker, durable, is_durable, running_worker, monitor, clock, eventually, caplog
+):
+    ran = []
+
+    @dramatiq.actor(durable=is_durable)
+    def charge(order_id):
+        ran.append(order_id)
+
+    far_broker.add_middleware(OutageAtTheMove())
+    charge.send_with_options(args=("much later",), delay=DAY)
+    with running_worker():
+        charge.send_with_options(args=("first",), delay=100)
+        eventually(lambda: "Consumer encountered" in caplog.text)
+        far_broker.proxy.up()
+        charge.send_with_options(args=("second",), delay=100)
+        eventually(lambda: "second" in ran)
+        if is_durable:
+            clock.move(minutes=11)
+            monitor.run_once()
+            eventually(lambda: "first" in ran)
 
 
 @pytest.mark.failure(3)
