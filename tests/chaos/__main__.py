@@ -1,7 +1,7 @@
 """Chaos as a program: one lane, or a soak of six beside the same faults on plain Dramatiq.
 
 python -m tests.chaos lane redis postgres [--seed SEED] [--plain] ...
-python -m tests.chaos soak [--minutes 30] [--seed SEED]
+python -m tests.chaos soak [--minutes 30] [--seed SEED] [--keep FOLDER]
 """
 
 from __future__ import annotations
@@ -51,6 +51,7 @@ def _parser() -> argparse.ArgumentParser:
     minutes = float(os.environ.get("DURABLE_SOAK_MINUTES", "30"))
     many.add_argument("--minutes", type=float, default=minutes)
     many.add_argument("--seed", default=_any_seed())
+    many.add_argument("--keep", type=Path, help="copy ledgers and logs of failures there")
     return parser
 
 
@@ -77,7 +78,7 @@ def _lane(args: argparse.Namespace) -> int:
 
 
 def _soak(args: argparse.Namespace) -> int:
-    done = Soak(args.minutes, args.seed).run()
+    done = Soak(args.minutes, args.seed, args.keep).run()
     print(soak.table(done))
     return 0 if done.ok else 1
 

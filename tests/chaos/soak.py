@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
+from pathlib import Path
 from typing import Any
 
 from tests.support.programs import find
@@ -54,9 +55,10 @@ class Done:
 
 
 class Soak:
-    def __init__(self, minutes: float, seed: str) -> None:
+    def __init__(self, minutes: float, seed: str, keep: Path | None = None) -> None:
         self._minutes = minutes
         self._seed = seed
+        self._keep = keep
 
     def run(self) -> Done:
         print(f"soak, {self._minutes:g} minutes, seed {self._seed}", flush=True)
@@ -76,6 +78,7 @@ class Soak:
                 *("--every", str(EVERY)),
                 *("--backlog", str(BACKLOG)),
                 *("--retention", str(retention)),
+                *(["--keep", str(self._keep / f"{broker}-{database}")] if self._keep else []),
             ]
             for broker, database, retention in LANES
         ]
