@@ -53,7 +53,7 @@ class Backlog:
 
     A queue is worked off in its order.  So what was enqueued before a copy that
     has been claimed is lost, and what was enqueued after it waits, as long as the queue
-    moves.  In one that stands still either nobody consumes or all is lost: the oldest
+    moves.  In one that stands still, or of which no job is among those read, either nobody consumes or all is lost: the oldest
     stale message is sent again, and what becomes of that copy tells, or after a
     job_timeout the next one does.
 
@@ -65,7 +65,7 @@ class Backlog:
         self._presence = presence
         self._sample = sample
         self._lines: dict[tuple[Any, str], Line] = {}  # by table and queue
-        self._fresh: set[Any] = set()  # tables that were read in this pass
+        self._fresh: dict[Any, bool] = {}  # tables that were read in this pass, and whether wholly
 
     def begin(self) -> None:
         """Begin a pass."""
@@ -92,15 +92,15 @@ class Backlog:
             is_young = stale.now - stale.starts_at < STRANDED * _timeout(stale)
             if line.moves(stale) or (is_young and answer is Answer.WAITS):
                 return True
-        elif line.reach is None or line.has_passed(stale):
+        elif line.has_passed(stale) or (line.reach is None and self._fresh[store.audit]):
             return False
         return line.moves(stale) or not self._begin_probe(line, stale)
 
     def _line(self, store: Store, stale: Stale) -> Line:
         table = store.audit
         if table not in self._fresh:
-            self._fresh.add(table)
-            for queue_name, reach in store.reach(self._sample).items():
+            reaches, self._fresh[table] = store.reach(self._sample)
+            for queue_name, reach in reaches.items():
                 self._lines.setdefault((table, queue_name), Line()).move(reach)
             for (of, _), line in self._lines.items():
                 if of is table and line.probe is not None:

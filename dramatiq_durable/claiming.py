@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import socket
 import threading
@@ -74,6 +75,7 @@ def _claim(run: Run, retention: int) -> None:
         if run.store.find(run.claim.message_id) is not None:
             raise run.skip("its audit is finished, or another copy's to claim")
         _adopt(run, retention)
+    run.restore = functools.partial(_restore, run, retention)
     if run.policy.heartbeat_interval is not None:
         run.keeper.hold(run.lease(run.policy.heartbeat_interval / 1000))
 
@@ -107,6 +109,17 @@ def _adopt(run: Run, retention: int) -> None:
     logger.warning("Message %s had no audit; it has one now.", run.message.message_id)
     if not _take(run):
         raise run.skip("another copy was adopted first")
+
+
+def _restore(run: Run, retention: int) -> bool:
+    """Write the audit of a job that runs here, if a failover of the database has lost it, and hold it again."""
+    if run.store.find(run.claim.message_id) is not None:
+        return False
+    try:
+        _adopt(run, retention)
+    except Duplicate:
+        return False
+    return True
 
 
 def _worker_name() -> str:

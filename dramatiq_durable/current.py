@@ -75,7 +75,7 @@ class CurrentAudit:
             run.keeper.suspend(run.claim, True)
             with _connected(database), database.atomic():
                 run.completed = True
-                if not run.store.complete_in(database, run.claim):
+                if not run.complete_in(database):
                     run.lost = True
                     raise LeaseLost(f"the lease of message {self.message_id} is lost")
                 yield database

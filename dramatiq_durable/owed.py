@@ -79,7 +79,7 @@ def warn_of(refused: set[Held]) -> None:
     for lost in refused:
         logger.warning(
             "Message %s was done, but its audit was no longer ours: another worker "
-            "has claimed it, or it was cancelled.",
+            "has claimed it, it was cancelled, or the database has lost it.",
             lost.message_id,
         )
 

@@ -8,6 +8,7 @@ Dramatiq has no hook for a push that was refused, postponed or never begun, so
 from __future__ import annotations
 
 import functools
+import time
 from contextvars import ContextVar
 from typing import Any
 from weakref import WeakValueDictionary
@@ -26,6 +27,9 @@ from .working import Run, current_run
 
 logger = get_logger(__name__)
 
+#: Seconds after which a database that did not answer is told again where the broker keeps a message.
+FOLLOW_AGAIN = 30.0
+
 #: The message that was enqueued again last in this context.
 _enqueued_again: ContextVar[str | None] = ContextVar("durable_enqueued_again", default=None)
 
@@ -40,6 +44,7 @@ class Enqueue:
         self.hooks = hooks
         self.broker = broker
         self.push = broker.enqueue
+        self._follow_at = 0.0  # by the monotonic clock
 
     def __call__(self, message: AnyMessage, *, delay: int | None = None) -> Message:
         run = current_run()
@@ -89,7 +94,7 @@ class Enqueue:
         """What the consumer of a delay queue sends on; it ends for good when that raises another error."""
         try:
             return self._enqueue(message, delay)
-        except redis.ConnectionError as error:
+        except redis.RedisError as error:
             raise ConnectionClosed(error) from None
 
     def _first(self, first: FirstSend, delay: int | None) -> Message:
@@ -136,9 +141,16 @@ class Enqueue:
         pushed = self.push(message, delay=delay)  # type: ignore[arg-type]
         _enqueued_again.set(message.message_id)
         broker_id, epoch = pushed.options.get("redis_message_id"), epoch_of(message)
-        if broker_id is not None and epoch is not None:
+        if broker_id is not None and epoch is not None and time.monotonic() >= self._follow_at:
             store = self.hooks.store_for(self.hooks.policy(message))
-            _best_effort(message.message_id, store.follow, message.message_id, epoch, broker_id)
+            try:
+                store.follow(message.message_id, epoch, broker_id)
+            except DatabaseUnreachable as error:
+                # The consumer of a delay queue has others to move, plain ones too.
+                self._follow_at = time.monotonic() + FOLLOW_AGAIN
+                logger.warning(
+                    "Message %s was moved, which is not noted: %s", message.message_id, error
+                )
         return pushed
 
     def _retry(self, run: Run, message: AnyMessage, delay: int | None) -> Message:

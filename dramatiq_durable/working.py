@@ -12,6 +12,7 @@ from datetime import timedelta
 from typing import Any
 
 import dramatiq
+import peewee
 from dramatiq.broker import MessageProxy
 from dramatiq.logging import get_logger
 from dramatiq.middleware import Shutdown, TimeLimit
@@ -71,6 +72,7 @@ class Run:
         self.follow_up_failed = False
         self.compensated = False  # the message to on_retry_exhausted is out
         self.settled = False
+        self.restore: Callable[[], bool] = lambda: False  # the audit, if the database has lost it
 
     def find_out(self) -> bool:
         """Whether the job is ours, when the claim was interrupted before its answer came."""
@@ -97,6 +99,11 @@ class Run:
             self.claim.token,
             self.claim.claim_id,
         )
+
+    def complete_in(self, transaction: peewee.Database) -> bool:
+        """Complete the job as part of *transaction*; False when it is not ours any more."""
+        done = self.store.complete_in
+        return done(transaction, self.claim) or (self.restore() and done(transaction, self.claim))
 
     @property
     def compensates(self) -> bool:
@@ -194,13 +201,15 @@ class Run:
     def _write(self, write: Callable[[Store], bool], lasts: float | None = None) -> None:
         """Write now, or let the keeper try for as long as the lease may last, or for *lasts* seconds."""
         try:
-            written = write(self.store)
-        except Exception as error:
+            written = write(self.store) or (self.held and self.restore() and write(self.store))
+        except BaseException as error:
             logger.warning(
                 "Message %s: %s. It will be tried again.", self.claim.message_id, reason(error)
             )
             until = time.monotonic() + (self.policy.lease / 1000 if lasts is None else lasts)
             self.keeper.owe(Owed(self.store, self.claim, write, until))
+            if not isinstance(error, Exception):
+                raise
         else:
             # A claim that was interrupted may not have been made.
             if self.held and not written:

@@ -38,10 +38,6 @@ class Queue:
     ready: int
     consumers: int | None = None
 
-    @property
-    def most_prefetched(self) -> float:
-        return math.inf if self.consumers is None else MOST_PREFETCHED * self.consumers
-
 
 #: Counts a queue, by its name.
 Counts: TypeAlias = Callable[[str], Queue]
@@ -63,7 +59,7 @@ class CountedPresence(Presence):
         self._filled: set[str] = set()  # queues that were not empty at the last look
         self._found: dict[str, Queue] = {}
         self._emptied: dict[str, Queue] = {}
-        self._asked: dict[str, Answer] = {}  # in this pass, by queue
+        self._asked: dict[str, Answer] = {}  # since the last look, by queue
         self._look_at = 0.0
 
     def expect(self) -> None:
@@ -117,12 +113,18 @@ class CountedPresence(Presence):
                 if name is not None:
                     missing[name].append(stale)
             for name, audits in missing.items():
-                if len(audits) > self._emptied[name].most_prefetched:
+                if len(audits) > self._most_held(name):
                     yield audits
                     missing[name] = []
         for name, audits in missing.items():
-            if audits and not self._emptied[name].most_prefetched:
+            if audits and not self._most_held(name):
                 yield audits
+
+    def _most_held(self, name: str) -> float:
+        """How many messages its consumers may hold, at the most."""
+        consumers = self._emptied[name].consumers
+        is_unlimited = consumers is None or (consumers > 0 and q_name(name) != name)
+        return math.inf if is_unlimited else MOST_PREFETCHED * (consumers or 0)
 
     def _emptied_of(self, stale: Stale, now: datetime) -> str | None:
         """The emptied queue that its message must have been in."""
@@ -155,7 +157,8 @@ def rabbitmq_counts(broker: Any) -> Counts:
             method = channel.queue_declare(queue=name, passive=True).method
             channel.close()
         except pika.exceptions.ChannelClosedByBroker as error:
-            if error.reply_code != _NOT_FOUND:
+            # A queue whose node is down is not found either, and comes back with its messages.
+            if error.reply_code != _NOT_FOUND or "no queue" not in error.reply_text:
                 raise
             broker.queues_pending.add(q_name(name))
             return Queue(0, 0)

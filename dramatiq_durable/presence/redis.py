@@ -23,13 +23,15 @@ SEARCH_SHARE = 10
 #: A message whose audit is younger may be on its way to Redis.
 GRACE = timedelta(seconds=1)
 
-# The search is over for all monitors, unless everything was lost once more meanwhile.
-_SETTLE = """
-if redis.call('get', KEYS[1]) ~= ARGV[1] then return 0 end
-redis.call('set', KEYS[2], '1')
-redis.call('set', KEYS[3], ARGV[2])
-redis.call('del', KEYS[1])
-return 1
+# Of several monitors one makes the new canary; what is said of it is its server's run_id and a token.
+_RENEW = """
+local known = redis.call('get', KEYS[2])
+if redis.call('exists', KEYS[1]) == 0 or not known or string.sub(known, 1, #ARGV[1]) ~= ARGV[1] then
+    known = ARGV[1] .. ARGV[2]
+    redis.call('set', KEYS[1], '1')
+    redis.call('set', KEYS[2], known)
+end
+return known
 """
 
 
@@ -38,10 +40,9 @@ class RedisPresence(Presence):
 
     ``<namespace>:__durable_canary__`` is there as long as nothing was lost.  It
     is never read but by EXISTS, which does not make it look used, so that a Redis
-    that evicts keys begins with it.  ``…:__durable_server__`` is the run_id of the server that had it, for
-    one that was started again, or a replica that took over, may lack what came last.
-    When one of them is not as it was, each monitor compares the open audits with
-    what Redis has; ``…:__durable_search__`` is there until one of them is through.
+    that evicts what was used least begins with it.  ``…:__durable_server__`` says which server has it, for
+    one that was started again, or a replica that took over, may lack what came last, and which
+    canary it is: each monitor that sees a new one compares its own open audits with what Redis has.
     """
 
     def __init__(self, broker: RedisBroker) -> None:
@@ -49,14 +50,14 @@ class RedisPresence(Presence):
         self._broker: Any = broker
         self._client: Any = broker.client
         self._name = broker.namespace
-        keys = (f"{self._name}:__durable_{key}__" for key in ("search", "canary", "server"))
-        self._search, self._canary, self._server = keys
+        self._canary, self._server = (
+            f"{self._name}:__durable_{key}__" for key in ("canary", "server")
+        )
         self._heartbeats = f"{self._name}:__heartbeats__"
-        self._settle = broker.client.register_script(_SETTLE)
-        self._expected = False  # a canary was seen, or must have been there
-        self._run_id = b""
-        self._token: bytes | None = None  # of the search that is to be made
-        self._told: bytes | None = None  # of the last one that was logged
+        self._renew = broker.client.register_script(_RENEW)
+        self._expected = False  # what is not there at the first look was lost
+        self._settled: bytes | None = None  # the canary since which nothing was lost
+        self._sought: bytes | None = None  # the one because of which a search is to be made
         self._began = 0.0
         self._not_before = 0.0
         self._beats: dict[bytes, tuple[float, float]] = {}  # by worker: its last, seen since
@@ -68,32 +69,31 @@ class RedisPresence(Presence):
         self._expected = True
 
     def look(self, *, read_only: bool = False) -> None:
-        self._token, self._dead, self._fetched = None, set(), None
+        self._sought, self._dead, self._fetched = None, set(), None
         self._began = time.monotonic()
         try:
             pipe = self._client.pipeline(transaction=False)
             pipe.exists(self._canary).get(self._server).info("server")
             pipe.zrange(self._heartbeats, 0, -1, withscores=True)
-            canary, server, info, beats = pipe.execute()
+            canary, known, info, beats = pipe.execute()
             self._note_heartbeats(dict(beats))
-            self._run_id = str(info.get("run_id", "")).encode()
-            if (canary and server == self._run_id) or read_only:
-                self._expected |= bool(canary)
-            elif self._began >= self._not_before:
-                self._begin_search()
+            if not read_only:
+                self._look_for_losses(canary, known, f"{info.get('run_id', '')}:".encode())
         except (redis.RedisError, OSError) as error:
             self.logger.debug("Redis tells nothing (%s).", type(error).__name__)
 
-    def _begin_search(self) -> None:
-        self._client.set(self._search, str(uuid.uuid4()), nx=True)
-        before, self._token = self._told, self._client.get(self._search)
-        if self._expected and self._token != before:
-            self._told = self._token
-            self.logger.warning(
-                "Redis has lost its memory, or was started again; looking for what it has lost."
-            )
-        if not self._expected:
-            self.settle()
+    def _look_for_losses(self, canary: int, known: bytes | None, run_id: bytes) -> None:
+        lost = not canary or known is None or not known.startswith(run_id)
+        if lost:
+            known = self._renew(keys=[self._canary, self._server], args=[run_id, uuid.uuid4().hex])
+        if self._settled is None and not self._expected:
+            self._settled = known
+        elif known != self._settled and self._began >= self._not_before:
+            self._sought = known
+            if lost or self._settled is not None:
+                self.logger.warning(
+                    "Redis has lost its memory, or was started again; looking for what it has lost."
+                )
 
     def _note_heartbeats(self, beats: dict[bytes, float]) -> None:
         """A worker is dead when its heartbeat stands still, whatever its clock says."""
@@ -108,6 +108,13 @@ class RedisPresence(Presence):
         self._dead -= self._searched
 
     def ask(self, audits: Sequence[Stale]) -> list[Answer]:
+        try:
+            return self._ask(audits)
+        except (redis.RedisError, OSError) as error:
+            self.logger.debug("Redis tells nothing (%s).", type(error).__name__)
+            return [Answer.UNKNOWN] * len(audits)
+
+    def _ask(self, audits: Sequence[Stale]) -> list[Answer]:
         pipe = self._client.pipeline(transaction=False)
         asked: list[tuple[int, Answer]] = []
         for number, stale in enumerate(audits):
@@ -116,12 +123,8 @@ class RedisPresence(Presence):
                     asked.append((number, answer))
                     pipe.hexists(f"{self._name}:{name}.msgs", stale.broker_message_id)
         answers = [Answer.UNKNOWN] * len(audits)
-        try:
-            found = pipe.execute()
-            fetched_ids = self._fetched_ids() if any(found) else set()
-        except (redis.RedisError, OSError) as error:
-            self.logger.debug("Redis tells nothing (%s).", type(error).__name__)
-            return answers
+        found = pipe.execute()
+        fetched_ids = self._fetched_ids() if any(found) else set()
         for (number, answer), there in zip(asked, found, strict=True):
             if there:
                 fetched = audits[number].broker_message_id in fetched_ids
@@ -131,7 +134,7 @@ class RedisPresence(Presence):
         return answers
 
     def _fetched_ids(self) -> set[str]:
-        """The messages that workers have not acked; read once a pass."""
+        """The messages that workers have not acked, read once after each look."""
         if self._fetched is None:
             pipe = self._client.pipeline(transaction=False)
             for worker in self._beats:
@@ -147,7 +150,7 @@ class RedisPresence(Presence):
         return f"{self._name}:__acks__.{worker.decode()}.{queue}"
 
     def lost(self, store: Store) -> Iterator[list[Stale]]:
-        if self._token is not None:
+        if self._sought is not None:
             yield from self._missing(store)
         for worker in self._dead:
             yield from self._held_by(worker, store)
@@ -165,7 +168,7 @@ class RedisPresence(Presence):
             yield self._gone(store.with_broker_among(young))
 
     def _gone(self, audits: Sequence[Stale]) -> list[Stale]:
-        answers = self.ask(audits)
+        answers = self._ask(audits)
         return [each for each, answer in zip(audits, answers, strict=True) if answer is Answer.GONE]
 
     def _held_by(self, worker: bytes, store: Store) -> Iterator[list[Stale]]:
@@ -181,17 +184,10 @@ class RedisPresence(Presence):
 
     def settle(self) -> None:
         self._searched |= self._dead
-        if self._token is None:
-            return
-        keys = [self._search, self._canary, self._server]
-        try:
-            self._settle(keys=keys, args=[self._token, self._run_id])
-        except (redis.RedisError, OSError) as error:
-            self.logger.debug("The search goes on (%s).", type(error).__name__)
-        self._token = None
-        self._expected = True
-        now = time.monotonic()
-        self._not_before = now + (SEARCH_SHARE - 1) * (now - self._began)
+        if self._sought is not None:
+            self._settled, self._sought = self._sought, None
+            now = time.monotonic()
+            self._not_before = now + (SEARCH_SHARE - 1) * (now - self._began)
 
 
 def _message_id(body: bytes) -> str | None:

@@ -73,8 +73,8 @@ class Waiting(Monitoring):
             for stale in self._read(self.audit.message_id.in_(part) & self._is_out(), None)
         ]
 
-    def reach(self, sample: int) -> dict[str, Reach]:
-        """How far each queue has come, by the last *sample* jobs that were completed."""
+    def reach(self, sample: int) -> tuple[dict[str, Reach], bool]:
+        """How far each queue has come, by the last *sample* jobs that were completed; and whether these are all."""
         audit = self.audit
         rows = self._execute(
             audit.select(audit.queue_name, audit.enqueued_at, audit.started_at)
@@ -88,7 +88,7 @@ class Waiting(Monitoring):
             if enqueued_at is not None and started_at is not None:
                 reach = Reach(enqueued_at, started_at)
                 found[queue] = reach.further(found[queue]) if queue in found else reach
-        return found
+        return found, len(rows) < sample
 
     def _is_out(self) -> Any:
         audit = self.audit

@@ -1,0 +1,30 @@
+"""A flag that ends a wait, and that a signal handler may raise."""
+
+from __future__ import annotations
+
+import contextlib
+import queue
+
+
+class Stop:
+    """Like a threading.Event with one thread that waits; the handler of a signal that interrupts
+    an Event's wait() would wait in set() for the lock that this very thread holds.
+    """
+
+    def __init__(self) -> None:
+        self._is_set = False
+        self._wake: queue.SimpleQueue[None] = queue.SimpleQueue()
+
+    def set(self) -> None:
+        self._is_set = True
+        self._wake.put(None)
+
+    def is_set(self) -> bool:
+        return self._is_set
+
+    def wait(self, seconds: float) -> bool:
+        """Whether it was set before, or within so many *seconds*."""
+        if not self._is_set:
+            with contextlib.suppress(queue.Empty):
+                self._wake.get(timeout=seconds)
+        return self._is_set
