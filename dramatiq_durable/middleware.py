@@ -20,6 +20,7 @@ from .errors import AuditWriteFailed, DatabaseUnreachable, DurableError, OptionE
 from .keeper import Keeper
 from .messages import epoch_of
 from .options import ACTOR_DEFAULTS, check_name, check_together, checked, resolve
+from .pipelining import Pipelining
 from .redaction import redact_actor_logs, redact_worker_logs
 from .registry import AnyActor, Registry
 from .sending import Enqueue, forget_enqueued_again, note_delayed, was_enqueued_again
@@ -164,6 +165,7 @@ class DurableMiddleware(Registry, Middleware):
         if sum(isinstance(each, DurableMiddleware) for each in broker.middleware) > 1:
             raise OptionError("the broker has two DurableMiddleware; add one")
         super().bind(broker)
+        self.pipelining = Pipelining(broker)
         broker.enqueue = Enqueue(self, broker)  # type: ignore[method-assign]
         # Only RabbitMQ's has it.
         if getattr(broker, "confirm_delivery", None) is False:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -22,6 +21,7 @@ from .pace import Pace
 from .presence import presence_of
 from .recovery import OUTAGES, Pass, Recovery
 from .search import Search
+from .stopping import Stop
 from .store import Stale, Store
 
 # Seconds.
@@ -97,7 +97,7 @@ class Monitor:
         self._presence = presence_of(broker)
         self._backlog = Backlog(self._presence, batch_size)
         self._search = Search(self._presence)
-        self._stopped = threading.Event()
+        self._stopped = Stop()
         self._pace = Pace(max_rate, self._stopped)
         self._longest = math.inf  # seconds that a pass spends on the stale audits of a store
         self._cut = False
@@ -105,6 +105,7 @@ class Monitor:
         self._outages = 0
         self._resting: dict[Store, Rest] = {}
         self._unchecked: set[Any] = set()  # tables that may lack a column
+        self._unreachable: set[Any] = set()  # tables, since they were read last
         self._graces: dict[Any, float] = {}  # by table, on the monotonic clock
 
     def run_once(self) -> Pass:
@@ -214,7 +215,7 @@ class Monitor:
                 except Exception as error:
                     errors[store] = error
                     if isinstance(error, DatabaseUnreachable):
-                        self._graces[store.audit] = time.monotonic() + GRACE
+                        self._unreachable.add(store.audit)
 
     def _recover(self, store: Store, done: Pass) -> None:
         """Send what is stale, and not just waiting; the oldest first, and of the latest a few."""
@@ -225,6 +226,9 @@ class Monitor:
         last: Stale | None = None
         while not done.outage:
             batch = store.stale(self.batch_size, after=last)
+            if store.audit in self._unreachable:
+                self._unreachable.remove(store.audit)
+                self._graces[store.audit] = time.monotonic() + GRACE
             self._send(store, batch, done)
             if len(batch) < self.batch_size or self._is_over(end):
                 return
@@ -237,8 +241,7 @@ class Monitor:
         end = time.monotonic() + self._longest
         try:
             while (batch := self._search.next_batch(store)) is not None:
-                for stale in batch:
-                    self._act(store, stale, done, hopeless=False)
+                self._act(store, batch, done, hopeless=False)
                 if done.outage:
                     self._search.put_back(store, batch)
                 if done.outage or self._is_over(end):
@@ -260,19 +263,24 @@ class Monitor:
             self.logger.debug("An audit that waits is locked; the next pass asks again.")
         ids = {stale.id for stale in held}
         graced = time.monotonic() < self._graces.get(store.audit, 0.0)
-        for stale in batch:
-            if stale.id not in ids and not (graced and stale.state == RUNNING):
-                self._act(store, stale, done)
+        wanted = [
+            stale
+            for stale in batch
+            if stale.id not in ids and not (graced and stale.state == RUNNING)
+        ]
+        self._act(store, wanted, done)
 
-    def _act(self, store: Store, stale: Stale, done: Pass, *, hopeless: bool = True) -> None:
-        if done.outage or self._halted:
-            return
-        before = done.recovered
-        try:
-            self._recovery.act(store, stale, hopeless=hopeless)
-        except AuditLocked:
-            self.logger.debug("Message %s is locked; passed by.", stale.message_id)
-        self._halted = not self._pace.spend(done.recovered - before)
+    def _act(
+        self, store: Store, rest: Sequence[Stale], done: Pass, *, hopeless: bool = True
+    ) -> None:
+        while rest and not done.outage and not self._halted:
+            part, rest = self._recovery.split(rest, self._pace.burst)
+            before = done.recovered
+            try:
+                self._recovery.act(store, part, hopeless=hopeless)
+            except AuditLocked:
+                self.logger.debug("%s audits are locked; passed by.", len(part))
+            self._halted = not self._pace.spend(done.recovered - before)
 
     def _cleanup(self, store: Store, done: Pass) -> None:
         if self.dry_run:

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
-import threading
 import time
+
+from .stopping import Stop
+
+#: Seconds.
+BURST = 0.1
 
 
 class Pace:
     """Lets through at most *rate* in a second, until *stopped* is set."""
 
-    def __init__(self, rate: float, stopped: threading.Event) -> None:
+    def __init__(self, rate: float, stopped: Stop) -> None:
         self._gap = 1 / rate
+        #: How many may go at once, so that they come in a stream.
+        self.burst = max(int(rate * BURST), 1)
         self._stopped = stopped
         self._next_at = 0.0  # by the monotonic clock
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import timedelta
+from itertools import accumulate
 from typing import Any
 
 import dramatiq
@@ -18,13 +20,16 @@ from .messages import ENQUEUED_AT, copy_of, stamped
 from .middleware import DurableMiddleware
 from .models import RUNNING
 from .options import Policy, checked
-from .store import Marked, Stale, Store, instant
+from .store import MOST, Marked, Stale, Store, instant
 
 #: What a broker raises when it takes no message at all; some do so at one that they do not like.
 OUTAGES = (BrokerConnectionError, redis.RedisError, OSError)
 
 #: Messages that a pass sees refused in a row, and seconds that it spends so, before it stops; one while an outage goes on.
 REFUSALS, REFUSAL_SECONDS = 20, 5.0
+
+#: Of payloads that are read at once, unless one alone is larger.
+BYTES = 2**22
 
 #: Refusals that are remembered from pass to pass.
 REMEMBERED = 10_000
@@ -68,8 +73,19 @@ class Attempt:
         return self.marked.stale.message_id
 
 
+@dataclass(frozen=True)
+class Plan:
+    """What becomes of a stale audit: its *message* goes out, or the *error* says why not."""
+
+    stale: Stale
+    policy: Policy
+    backoff: timedelta
+    message: Any
+    error: Exception | None = None
+
+
 class Recovery:
-    """Acts on one stale audit after the other, pass after pass.
+    """Acts on stale audits, pass after pass.
 
     A broker that refuses a message with an error of :data:`OUTAGES` may be
     down, or may dislike just this message: it is too large, its queue was
@@ -94,6 +110,14 @@ class Recovery:
         self._refusing_since = 0.0  # of the first suspect, by the monotonic clock
         self._taken = 0  # messages, ever
         self._refused: dict[str, int] = {}  # by message_id: how many had been taken then
+
+    def split(self, listed: Sequence[Stale], most: int) -> tuple[Sequence[Stale], Sequence[Stale]]:
+        """Those to act on at once, *most* of them at most, and the rest; one where each is a push of its own, or a probe."""
+        if not self.middleware.pipelining.collects or self._known:
+            return listed[:1], listed[1:]
+        sizes = accumulate(stale.payload_size for stale in listed[: min(most, MOST)])
+        count = sum(size <= BYTES for size in sizes) or 1
+        return listed[:count], listed[count:]
 
     def begin(self, pause: timedelta) -> Pass:
         """Begin a pass and its counts; what an outage refuses is stale again after *pause*."""
@@ -120,38 +144,42 @@ class Recovery:
         if len(self._refused) > REMEMBERED:
             self._refused.clear()
 
-    def act(self, store: Store, listed: Stale, *, hopeless: bool = True) -> None:
-        """Give one audit up, unless not *hopeless*, or send it again.
+    def act(self, store: Store, listed: Sequence[Stale], *, hopeless: bool = True) -> None:
+        """Give these audits up, unless not *hopeless*, or send them again.
 
-        What is wrong with it must not stop the others.
+        What is wrong with one must not stop the others.
         """
-        stale = store.load(listed)
-        if stale is None:
-            return
-        message: Any = None
-        error: Exception | None = None
+        wanted = []
+        for stale in store.load_all(listed):
+            plan = self._plan(store, stale)
+            reason = self._hopeless(stale, plan.policy) if hopeless else None
+            if reason is not None:
+                self._bury(store, stale, reason)
+            elif self.dry_run:
+                self.done.recovered += plan.error is None
+                self.done.failed += plan.error is not None
+            else:
+                wanted.append(plan)
+        plans = {plan.stale.id: plan for plan in wanted}
+        good = []
+        for marked in store.mark_all([(plan.stale, plan.backoff) for plan in wanted]):
+            plan = plans[marked.stale.id]
+            if plan.error is None:
+                good.append((marked, plan.message))
+            else:
+                self._set_aside(store, marked, plan.error)
+        self._push_all(store, good)
+
+    def _plan(self, store: Store, stale: Stale) -> Plan:
         policy = self.middleware.policy_of(stale.actor_name, {})
         try:
             store.verify(stale)
             message = copy_of(stale, self._broker)
             checked(message.options, "the stored message")
             policy = self.middleware.policy(message)
-            backoff = policy.wait(stale.enqueue_count + 1)
-        except Exception as wrong:
-            error = wrong
-            backoff = cubic_backoff(stale.enqueue_count + 1)
-        reason = self._hopeless(stale, policy) if hopeless else None
-        if reason is not None:
-            self._bury(store, stale, reason)
-        elif self.dry_run:
-            self.done.recovered += error is None
-            self.done.failed += error is not None
-        else:
-            marked = store.mark(stale, backoff)
-            if marked is not None and error is None:
-                self._push(store, marked, message)
-            elif marked is not None and error is not None:
-                self._set_aside(store, marked, error)
+            return Plan(stale, policy, policy.wait(stale.enqueue_count + 1), message)
+        except Exception as error:
+            return Plan(stale, policy, cubic_backoff(stale.enqueue_count + 1), None, error)
 
     @property
     def _broker(self) -> dramatiq.Broker:
@@ -175,24 +203,55 @@ class Recovery:
                 "Message %s of actor %r is dead: %s.", stale.message_id, stale.actor_name, reason
             )
 
+    def _push_all(self, store: Store, wanted: Sequence[tuple[Marked, Any]]) -> None:
+        if len(wanted) > 1:
+            wanted = self._push_together(store, wanted)
+        for marked, message in wanted:
+            if self.done.outage:
+                self._suspects.append(Attempt(store, marked, message, self._suspects[-1].error))
+            else:
+                self._push(store, marked, message)
+
+    def _push_together(
+        self, store: Store, wanted: Sequence[tuple[Marked, Any]]
+    ) -> list[tuple[Marked, Any]]:
+        """Push in one round trip; returns those whose refusal looks like an outage."""
+        results = self._pushed([_copy(*each) for each in wanted])
+        taken, refused = [], []
+        for (marked, message), result in zip(wanted, results, strict=True):
+            if isinstance(result, OUTAGES):
+                refused.append((marked, message))
+            elif isinstance(result, Exception):
+                self._set_aside(store, marked, result)
+            else:
+                taken.append((marked, result.options.get("redis_message_id")))
+        if taken:
+            self._note_taken([marked for marked, _ in taken])
+            store.confirm_all(taken)
+            self.done.recovered += len(taken)
+            self._try_suspects_again()
+        return refused
+
     def _push(self, store: Store, marked: Marked, message: Any) -> None:
-        stale = marked.stale
-        wait = max(marked.starts_at - stale.now, timedelta(0))
-        delay = wait // timedelta(milliseconds=1) or None
-        try:
-            copy = stamped(message, **{ENQUEUED_AT: instant(marked.starts_at)})
-            pushed = self.middleware.push(copy, delay)
-        except OUTAGES as error:
-            self._doubt(Attempt(store, marked, message, error))
-        except Exception as error:
-            self._set_aside(store, marked, error)
+        [result] = self._pushed([_copy(marked, message)])
+        if isinstance(result, OUTAGES):
+            self._doubt(Attempt(store, marked, message, result))
+        elif isinstance(result, Exception):
+            self._set_aside(store, marked, result)
         else:
-            self._taken += 1
-            self._known = False
-            self._refused.pop(stale.message_id, None)
-            store.confirm(marked, pushed.options.get("redis_message_id"))
+            self._note_taken([marked])
+            store.confirm(marked, result.options.get("redis_message_id"))
             self.done.recovered += 1
             self._try_suspects_again()
+
+    def _pushed(self, copies: Sequence[tuple[Any, int | None]]) -> list[Any]:
+        return self.middleware.pipelining.push_all(self.middleware.push, copies)
+
+    def _note_taken(self, marked: Sequence[Marked]) -> None:
+        self._taken += len(marked)
+        self._known = False
+        for each in marked:
+            self._refused.pop(each.stale.message_id, None)
 
     def _doubt(self, attempt: Attempt) -> None:
         """Judge a message whose refusal looks like an outage."""
@@ -226,3 +285,10 @@ class Recovery:
             type(error).__name__,
         )
         store.set_aside(marked, error)
+
+
+def _copy(marked: Marked, message: Any) -> tuple[Any, int | None]:
+    """The message as it goes out, and its delay in milliseconds."""
+    wait = max(marked.starts_at - marked.stale.now, timedelta(0))
+    copy = stamped(message, **{ENQUEUED_AT: instant(marked.starts_at)})
+    return copy, wait // timedelta(milliseconds=1) or None

@@ -35,6 +35,7 @@ up, and each copy carries the epoch it was sent for: one execution an epoch.
 """
 
 from .base import Copy, Held, NewAudit
+from .many import MOST, Many
 from .monitoring import Marked, Stale, instant
 from .operating import Filters, Operating, Tally
 from .schema import Schema
@@ -43,6 +44,7 @@ from .waiting import Reach, Waiting
 from .working import Working
 
 __all__ = [
+    "MOST",
     "Copy",
     "Filters",
     "Held",
@@ -56,5 +58,5 @@ __all__ = [
 ]
 
 
-class Store(Sending, Working, Waiting, Operating, Schema):
+class Store(Sending, Working, Waiting, Many, Operating, Schema):
     """The audits of one namespace in one table."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any, ClassVar
@@ -14,6 +14,7 @@ from ..connections import Connections
 from ..lanes import plain_of
 from ..models import Audit
 from ..signing import Signer
+from .rendering import Rendered, parameter, rendered_for
 
 MICROSECONDS = 10**6
 
@@ -82,6 +83,8 @@ class Base:
         self.connections = connections
         self._signer = signer
         self._now_sql: peewee.SQL | None = None
+        self._known = rendered_for(audit)
+        self._reserved: Any = None
 
     @property
     def database(self) -> peewee.Database:
@@ -90,7 +93,10 @@ class Base:
 
     def reserved(self) -> Any:
         """The same audits, through a connection that nobody else waits for."""
-        return type(self)(self.audit, self.namespace, self.connections.reserved(), self._signer)
+        if self._reserved is None:
+            reserved = self.connections.reserved()
+            self._reserved = type(self)(self.audit, self.namespace, reserved, self._signer)
+        return self._reserved
 
     def now(self, plus: timedelta = timedelta(0)) -> Any:
         """The database's clock as an expression, *plus* later."""
@@ -116,6 +122,19 @@ class Base:
         """Run *query* on a connection of our own; the row count of a write, the rows of a select."""
         return self.connections.run(lambda lane: _materialised(query.execute(lane)))
 
+    def _write(self, build: Callable[..., Any], *shape: Hashable, **values: Any) -> int:
+        """Run what *build* makes of *shape* with *values* for its parameters; returns how many rows it has changed."""
+        rendered = self._rendered(build, *shape)
+        return self.connections.run(lambda lane: rendered.run(lane, values))
+
+    def _rendered(self, build: Callable[..., Any], *shape: Hashable) -> Rendered:
+        database = plain_of(self.database)
+        known = self._known
+        key = (type(database), self.clock_offset, build.__name__, shape)
+        if key not in known:
+            known[key] = Rendered(database, build(*shape))
+        return known[key]
+
     def _changed(self, query: Any) -> bool:
         changed: int = self._execute(query)
         return changed == 1
@@ -130,10 +149,29 @@ class Base:
             & (self.audit.claim_id == held.claim_id)
         )
 
+    def _held(self, number: int = 0) -> Any:
+        """The same for the one of that number in a rendered statement; see :func:`of_holds`."""
+        return (
+            (self.audit.message_id == parameter(f"message_id{number}"))
+            & (self.audit.epoch == parameter(f"token{number}"))
+            & (self.audit.claim_id == parameter(f"claim_id{number}"))
+        )
+
     def _lease_length(self, lease: Any) -> Any:
         # A job whose worker crashed is slowed down; the first crash is not held against it.
         crashed = peewee.Case(None, [(self.audit.crash_count > 0, self.audit.backoff)], 0)
         return lease + crashed
+
+
+def of_holds(holds: Sequence[Held]) -> dict[str, Any]:
+    """The values of :meth:`Base._held`."""
+    return {
+        f"{name}{number}": value
+        for number, held in enumerate(holds)
+        for name, value in (
+            ("message_id", held.message_id), ("token", held.token), ("claim_id", held.claim_id),
+        )
+    }  # fmt: skip
 
 
 def microseconds(duration: timedelta) -> int:

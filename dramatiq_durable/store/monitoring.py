@@ -36,6 +36,7 @@ class Stale:
     crash_count: int
     job_timeout: int  # microseconds
     broker_message_id: str | None
+    payload_size: int  # bytes
     read_at: datetime
     read_on: float  # the monotonic clock at read_at
     pass_at: datetime  # read_at of the first batch of its pass
@@ -96,6 +97,7 @@ class Monitoring(Base):
             audit.id, audit.message_id, audit.actor_name, audit.queue_name, audit.state,
             audit.epoch, audit.due_at, audit.scheduled_at, audit.created_at, audit.enqueued_at,
             audit.enqueue_count, audit.crash_count, audit.job_timeout, audit.broker_message_id,
+            peewee.fn.LENGTH(audit.payload),
         )  # fmt: skip
         before = time.monotonic()
         query = audit.select(*columns, self.now().alias("clock"))
@@ -125,9 +127,7 @@ class Monitoring(Base):
         if not rows:
             return None
         payload, signature = rows[0]
-        # SQLite lets anything be written into any column, and bytes() of a number is that many bytes.
-        whole = bytes(payload) if isinstance(payload, (bytes, bytearray, memoryview)) else b""
-        return replace(stale, payload=whole, signature=signature)
+        return replace(stale, payload=whole(payload), signature=signature)
 
     def mark(self, stale: Stale, backoff: timedelta) -> Marked | None:
         """Elect this monitor to push the message; *backoff* is that of its next recovery.
@@ -248,6 +248,11 @@ class Monitoring(Base):
             & (self.audit.epoch == marked.stale.epoch)
             & (self.audit.due_at == marked.due_at)
         )
+
+
+def whole(payload: Any) -> bytes:
+    # SQLite lets anything be written into any column, and bytes() of a number is that many bytes.
+    return bytes(payload) if isinstance(payload, (bytes, bytearray, memoryview)) else b""
 
 
 def moment(now: Any) -> datetime:

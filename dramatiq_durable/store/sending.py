@@ -8,8 +8,11 @@ from typing import Any
 import peewee
 
 from ..errors import DurableError
-from ..models import PENDING
+from ..models import PENDING, Audit
 from .base import PUSH_LEASE, Base, NewAudit, microseconds
+from .rendering import parameter
+
+_AUDITS: Any = Audit._meta.fields
 
 
 class Sending(Base):
@@ -28,33 +31,60 @@ class Sending(Base):
         Raises:
           DurableError: A constraint of the table refuses the audit.
         """
-        late = self._late(new, transaction is not None)
-        query = self.audit.insert(
-            **new.columns,
-            namespace=self.namespace,
-            message_id=new.message_id,
-            actor_name=new.actor_name,
-            queue_name=new.queue_name,
-            state=PENDING,
-            epoch=epoch or 0,
-            due_at=self.now(new.delay + late),
-            scheduled_at=self.now(new.delay),
-            created_at=self.now(),
-            enqueued_at=self.now() if transaction is None and epoch is None else None,
-            enqueue_count=1,
-            job_timeout=microseconds(new.job_timeout),
-            lease=microseconds(new.lease),
-            backoff=microseconds(new.backoff),
-            broker_message_id=new.broker_message_id,
-            payload=new.payload,
-            signature=None if self._signer is None else self._signer.sign(new),
-        ).on_conflict_ignore()
-        query = query.as_rowcount()
-        count = self._execute(query) if transaction is None else query.execute(transaction)
+        is_out = transaction is None and epoch is None
+        own = self._own_columns(new)
+        values = {
+            **{_own(name): value for name, value in own.items()},
+            "namespace": self.namespace,
+            "message_id": new.message_id,
+            "actor_name": new.actor_name,
+            "queue_name": new.queue_name,
+            "epoch": epoch or 0,
+            "starts_in": microseconds(new.delay),
+            "due_in": microseconds(new.delay + self._late(new, transaction is not None)),
+            "job_timeout": microseconds(new.job_timeout),
+            "lease": microseconds(new.lease),
+            "backoff": microseconds(new.backoff),
+            "broker_message_id": new.broker_message_id,
+            "payload": self.audit.payload.db_value(new.payload),
+            "signature": None if self._signer is None else self._signer.sign(new),
+        }
+        insert = self._rendered(self._insert, is_out, tuple(own))
+        if transaction is None:
+            count = self.connections.run(lambda lane: insert.run(lane, values))
+        else:
+            count = insert.run(transaction, values)
         # What is ignored is a conflict of any column, and on SQLite whatever is NULL but must not be.
         if count != 1 and not self._has(new.message_id, transaction):
             raise DurableError("a constraint on a column of the table of audits refuses it")
         return bool(count == 1)
+
+    def _insert(self, is_out: bool, own: tuple[str, ...]) -> Any:
+        starts_at = self.now() + parameter("starts_in")
+        named = ("namespace", "message_id", "actor_name", "queue_name", "epoch", "job_timeout", "lease",
+                 "backoff", "broker_message_id", "payload", "signature")  # fmt: skip
+        return self.audit.insert(
+            **{name: parameter(_own(name)) for name in own},
+            **{name: parameter(name) for name in named},
+            state=PENDING,
+            due_at=self.now() + parameter("due_in"),
+            scheduled_at=starts_at,
+            created_at=self.now(),
+            enqueued_at=self.now() if is_out else None,
+            enqueue_count=1,
+        ).on_conflict_ignore()
+
+    def _own_columns(self, new: NewAudit) -> dict[str, Any]:
+        """What a subclass of Audit has beside its columns, in the terms of the database."""
+        meta = self.audit._meta
+        if len(meta.fields) == len(_AUDITS):
+            return {}
+        values = {**meta.get_default_dict(), **new.columns}
+        return {
+            name: meta.fields[name].db_value(value)
+            for name, value in values.items()
+            if name not in _AUDITS
+        }
 
     def _has(self, message_id: str, transaction: peewee.Database | None) -> bool:
         query = self.audit.select(self.audit.id).where(self.audit.message_id == message_id).tuples()
@@ -70,19 +100,32 @@ class Sending(Base):
         """
         return self._changed(
             self.audit.update(due_at=self.now(new.delay), enqueue_count=0, enqueued_at=None).where(
-                self._being_pushed(new) if in_transaction else self._as_inserted(new, False)
+                self._being_pushed(new.message_id)
+                if in_transaction
+                else self._as_inserted(
+                    new.message_id,
+                    peewee.Value(self._inserted_due_in(new, False), converter=False),
+                )
             )
         )
 
     def pushed(self, new: NewAudit, broker_message_id: str | None) -> bool:
         """The message of a committed transaction is with the broker."""
-        return self._changed(
-            self.audit.update(
-                due_at=self.now(new.delay + self._late(new, False)),
-                enqueued_at=self.now(),
-                broker_message_id=broker_message_id,
-            ).where(self._being_pushed(new))
+        late = self._late(new, False)
+        changed = self._write(
+            self._pushed,
+            message_id=new.message_id,
+            due_in=microseconds(new.delay + late),
+            broker_message_id=broker_message_id,
         )
+        return changed == 1
+
+    def _pushed(self) -> Any:
+        return self.audit.update(
+            due_at=self.now() + parameter("due_in"),
+            enqueued_at=self.now(),
+            broker_message_id=parameter("broker_message_id"),
+        ).where(self._being_pushed(parameter("message_id")))
 
     def begin_push(self, new: NewAudit) -> bool:
         """Elect the sender to push the message of a committed transaction.
@@ -91,10 +134,17 @@ class Sending(Base):
           False when there is no such audit, for its savepoint was rolled back,
           or when a monitor was first, for the transaction took long.
         """
-        return self._changed(
-            self.audit.update(due_at=self.now(new.delay + PUSH_LEASE)).where(
-                self._as_inserted(new, True)
-            )
+        changed = self._write(
+            self._begin_push,
+            message_id=new.message_id,
+            due_in=microseconds(new.delay + PUSH_LEASE),
+            inserted_due_in=self._inserted_due_in(new, True),
+        )
+        return changed == 1
+
+    def _begin_push(self) -> Any:
+        return self.audit.update(due_at=self.now() + parameter("due_in")).where(
+            self._as_inserted(parameter("message_id"), parameter("inserted_due_in"))
         )
 
     def withdraw(self, message_id: str) -> bool:
@@ -112,12 +162,15 @@ class Sending(Base):
 
     def follow(self, message_id: str, epoch: int, broker_message_id: str) -> None:
         """Note under which id the broker keeps the newest copy of the message."""
-        self._execute(
-            self.audit.update(broker_message_id=broker_message_id).where(
-                self.audit.message_id == message_id,
-                self.audit.state == PENDING,
-                self.audit.epoch == epoch,
-            )
+        self._write(
+            self._follow, message_id=message_id, epoch=epoch, broker_message_id=broker_message_id
+        )
+
+    def _follow(self) -> Any:
+        return self.audit.update(broker_message_id=parameter("broker_message_id")).where(
+            self.audit.message_id == parameter("message_id"),
+            self.audit.state == PENDING,
+            self.audit.epoch == parameter("epoch"),
         )
 
     def retry_refused(self, message_id: str, epoch: int, delay: timedelta) -> bool:
@@ -143,20 +196,27 @@ class Sending(Base):
     def _late(self, new: NewAudit, in_transaction: bool) -> timedelta:
         return PUSH_LEASE if in_transaction else new.job_timeout + new.backoff
 
-    def _being_pushed(self, new: NewAudit) -> Any:
+    def _being_pushed(self, message_id: Any) -> Any:
         return (
-            (self.audit.message_id == new.message_id)
+            (self.audit.message_id == message_id)
             & (self.audit.state == PENDING)
             & (self.audit.epoch == 0)
             & (self.audit.enqueue_count == 1)
             & self.audit.enqueued_at.is_null()
         )
 
-    def _as_inserted(self, new: NewAudit, in_transaction: bool) -> Any:
-        late = microseconds(new.delay + self._late(new, in_transaction))
+    def _inserted_due_in(self, new: NewAudit, in_transaction: bool) -> int:
+        return microseconds(new.delay + self._late(new, in_transaction))
+
+    def _as_inserted(self, message_id: Any, due_in: Any) -> Any:
         return (
-            (self.audit.message_id == new.message_id)
+            (self.audit.message_id == message_id)
             & (self.audit.state == PENDING)
             & (self.audit.epoch == 0)
-            & (self.audit.due_at == self.audit.created_at + peewee.Value(late, converter=False))
+            & (self.audit.due_at == self.audit.created_at + due_in)
         )
+
+
+def _own(name: str) -> str:
+    """The parameter of a subclass's column."""
+    return f"own {name}"

@@ -9,7 +9,8 @@ from typing import Any
 import peewee
 
 from ..models import CANCELLED, COMPLETED, DEAD, OPEN, PENDING, RUNNING, Audit
-from .base import Base, Copy, Held, chunks, error_text, microseconds
+from .base import Base, Copy, Held, chunks, error_text, microseconds, of_holds
+from .rendering import padded, parameter
 
 # The guard of many holds is a chain of ORs, whose length SQLite limits to 1000.
 HOLDS_PER_STATEMENT = 100
@@ -38,32 +39,43 @@ class Working(Base):
         Returns:
           None when the audit is not this copy's to claim, or is missing.
         """
-        audit = self.audit
-        takes = (audit.state == PENDING) & (audit.epoch == epoch)
-        if parent is not None:
-            takes |= (
-                (audit.state == RUNNING) & (audit.epoch == epoch - 1) & (audit.claim_id == parent)
-            )
         held = Held(message_id, epoch + 1, claim_id)
-        length = audit.lease if lease is None else peewee.Value(microseconds(lease))
-        came: Any = peewee.Case(None, [(audit.enqueued_at.is_null(False), audit.created_at)], None)
-        if enqueued_at is not None:
-            came = peewee.Value(enqueued_at, converter=False)
-        claimed = self._changed(
-            audit.update(
-                state=RUNNING,
-                epoch=epoch + 1,
-                claim_id=claim_id,
-                start_count=audit.start_count + 1,
-                started_at=self.now(),
-                enqueued_at=came,
-                worker=worker,
-                lease=length,
-                due_at=self._lease_end(length),
-            ).where(audit.message_id == message_id, takes)
+        claimed = self._write(
+            self._claim,
+            message_id=message_id,
+            epoch=epoch,
+            before=epoch - 1,
+            token=held.token,
+            claim_id=claim_id,
+            parent=parent,
+            worker=worker,
+            lease=None if lease is None else microseconds(lease),
+            enqueued_at=enqueued_at,
         )
         # Without a row the answer to an earlier try may have been lost.
         return held if claimed or self.holds(held) else None
+
+    def _claim(self) -> Any:
+        audit = self.audit
+        takes = (audit.state == PENDING) & (audit.epoch == parameter("epoch"))
+        takes |= (
+            (audit.state == RUNNING)
+            & (audit.epoch == parameter("before"))
+            & (audit.claim_id == parameter("parent"))
+        )
+        lease = peewee.fn.COALESCE(parameter("lease"), audit.lease)
+        came = peewee.Case(None, [(audit.enqueued_at.is_null(False), audit.created_at)], None)
+        return audit.update(
+            state=RUNNING,
+            epoch=parameter("token"),
+            claim_id=parameter("claim_id"),
+            start_count=audit.start_count + 1,
+            started_at=self.now(),
+            enqueued_at=peewee.fn.COALESCE(parameter("enqueued_at"), came),
+            worker=parameter("worker"),
+            lease=lease,
+            due_at=self._lease_end(lease),
+        ).where(audit.message_id == parameter("message_id"), takes)
 
     def find(self, message_id: str) -> Audit | None:
         """The audit of a message, without its payload."""
@@ -82,14 +94,16 @@ class Working(Base):
         """
         lost: set[Held] = set()
         for part in chunks(holds, HOLDS_PER_STATEMENT):
-            renewed = self._execute(
-                self.audit.update(due_at=self._lease_end(self.audit.lease)).where(
-                    self.audit.state == RUNNING, self._any_of(part)
-                )
-            )
+            same = padded(part, HOLDS_PER_STATEMENT)
+            renewed = self._write(self._heartbeat, len(same), **of_holds(same))
             if renewed != len(part):
                 lost |= self._there(self._lost(part, (RUNNING,)))
         return lost
+
+    def _heartbeat(self, count: int) -> Any:
+        return self.audit.update(due_at=self._lease_end(self.audit.lease)).where(
+            self.audit.state == RUNNING, self._any_of(count)
+        )
 
     def _there(self, holds: set[Held]) -> set[Held]:
         """Those whose audits are not missing: what a failover has lost is nobody else's."""
@@ -111,9 +125,13 @@ class Working(Base):
         """
         refused: set[Held] = set()
         for part in chunks(holds, HOLDS_PER_STATEMENT):
-            if self._execute(self._completion().where(self._any_of(part))) != len(part):
+            same = padded(part, HOLDS_PER_STATEMENT)
+            if self._write(self._complete, len(same), **of_holds(same)) != len(part):
                 refused |= self._lost(part, (COMPLETED,))
         return refused
+
+    def _complete(self, count: int) -> Any:
+        return self._completion().where(self._any_of(count))
 
     def complete_in(self, transaction: peewee.Database, held: Held) -> bool:
         """Close the audit as part of the caller's *transaction*.
@@ -147,22 +165,32 @@ class Working(Base):
         It is due after the backoff, or, when Dramatiq's Retries sends the next
         copy in *retry_delay*, when that copy must be taken for lost.
         """
+        released = self._write(
+            self._release,
+            retry_delay is not None,
+            **of_holds([held]),
+            epoch=held.token + 1,
+            error=error_text(error),
+            broker_message_id=broker_message_id,
+            retry_delay=None if retry_delay is None else microseconds(retry_delay),
+        )
+        return released == 1
+
+    def _release(self, is_retried: bool) -> Any:
         wait = self.audit.backoff
         enqueued_at = None
-        if retry_delay is not None:
-            wait = self.audit.backoff + self.audit.job_timeout + microseconds(retry_delay)
-            enqueued_at = self.now(retry_delay)
-        return self._changed(
-            self.audit.update(
-                state=PENDING,
-                epoch=held.token + 1,
-                failure_count=self.audit.failure_count + 1,
-                last_error=error_text(error),
-                enqueued_at=enqueued_at,
-                broker_message_id=broker_message_id,
-                due_at=self.now() + wait,
-            ).where(self._held_by(held), self.audit.state == RUNNING)
-        )
+        if is_retried:
+            wait = self.audit.backoff + self.audit.job_timeout + parameter("retry_delay")
+            enqueued_at = self.now() + parameter("retry_delay")
+        return self.audit.update(
+            state=PENDING,
+            epoch=parameter("epoch"),
+            failure_count=self.audit.failure_count + 1,
+            last_error=parameter("error"),
+            enqueued_at=enqueued_at,
+            broker_message_id=parameter("broker_message_id"),
+            due_at=self.now() + wait,
+        ).where(self._held(), self.audit.state == RUNNING)
 
     def requeue(self, held: Held) -> bool:
         """Give the job back, to be run again in the monitor's next pass as if it were new."""
@@ -213,21 +241,25 @@ class Working(Base):
     def _lease_end(self, lease: Any) -> Any:
         return self.now() + self._lease_length(lease)
 
-    def _any_of(self, holds: Sequence[Held]) -> Any:
-        if len(holds) == 1:
-            return self._held_by(holds[0])
+    def _any_of(self, count: int) -> Any:
+        """The audits of as many holds; see :func:`of_holds`."""
+        if count == 1:
+            return self._held()
         # The ids alone let the database use its index whatever it makes of the chain.
-        ids = self.audit.message_id.in_([held.message_id for held in holds])
+        ids = self.audit.message_id.in_([parameter(f"message_id{n}") for n in range(count)])
         # Written flat, for SQLite's parser stops at a hundred nested parentheses.
         return ids & peewee.NodeList(
-            [self._held_by(held) for held in holds], glue=" OR ", parens=True
+            [self._held(number) for number in range(count)], glue=" OR ", parens=True
         )
 
     def _lost(self, holds: Sequence[Held], states: Sequence[str]) -> set[Held]:
         audit = self.audit
         rows = self._execute(
             audit.select(audit.message_id, audit.epoch, audit.claim_id)
-            .where(audit.state.in_(states), self._any_of(holds))
+            .where(
+                audit.state.in_(states),
+                audit.message_id.in_([held.message_id for held in holds]),
+            )
             .tuples()
         )
         return set(holds) - {Held(*row) for row in rows}

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from .history import Fault, History, Run
 
 #: Seconds after its END in which a completion is written, when nothing is broken.
-GRACE = 1.0
+GRACE = 2.0
 
 #: Seconds that the claim may be older than the START line.
 CLAIMED = 1.0

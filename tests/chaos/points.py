@@ -28,7 +28,7 @@ METHODS = {
         "release": "release",
         "requeue": "requeue",
     },
-    "monitor": {"mark": "mark", "confirm": "confirm"},
+    "monitor": {"mark_all": "mark", "confirm_all": "confirm"},
 }
 HOOKS = {"producer": ["push"], "worker": ["push", "ack"], "monitor": ["push"]}
 BODY = ["effect", "end"]

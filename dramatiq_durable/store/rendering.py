@@ -1,0 +1,50 @@
+"""Statements that Peewee renders once, and that run with other values each time: rendering costs more than running."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Mapping, Sequence
+from typing import Any
+from weakref import WeakKeyDictionary
+
+import peewee
+
+from ..models import Audit
+
+#: By table: what was rendered, by all that it depends on.
+_rendered: WeakKeyDictionary[type[Audit], dict[Hashable, Rendered]] = WeakKeyDictionary()
+
+
+class _Name(str):
+    """Stands among the parameters for the value of this name."""
+
+    __slots__ = ()
+
+
+class Rendered:
+    """A statement that changes rows, for values that are given by name."""
+
+    def __init__(self, database: peewee.Database, query: Any) -> None:
+        context: Any = database.get_sql_context()
+        self._sql, self._parameters = context.sql(query).query()
+
+    def run(self, database: Any, values: Mapping[str, Any]) -> int:
+        """Returns how many rows it has changed."""
+        parameters = [values[p] if type(p) is _Name else p for p in self._parameters]
+        changed: int = database.rows_affected(database.execute_sql(self._sql, parameters))
+        return changed
+
+
+def parameter(name: str) -> Any:
+    """Stands in a query for a value that is given when it runs, in the terms of the database."""
+    return peewee.Value(_Name(name), converter=False)
+
+
+def rendered_for(audit: type[Audit]) -> dict[Hashable, Rendered]:
+    """What was rendered for a table so far."""
+    return _rendered.setdefault(audit, {})
+
+
+def padded(items: Sequence[Any], longest: int) -> list[Any]:
+    """*items*, with the last one repeated, so that there are few lengths to render: powers of two, and *longest*."""
+    length = min(1 << (len(items) - 1).bit_length(), longest)
+    return [*items, *[items[-1]] * (length - len(items))]
