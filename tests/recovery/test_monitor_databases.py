@@ -125,6 +125,29 @@ def run():
 
 
 @pytest.mark.failure(21)
+def test_the_time_to_renew_begins_when_a_monitor_that_runs_finds_the_database_back(
+    two, clock, run, eventually, monkeypatch, caplog
+):
+    monkeypatch.setattr("dramatiq_durable.monitor.GRACE", 1.0)
+    alive, gone, waiting = (two.actors["near"].send() for _ in range(3))
+    two.broker.flush_all()
+    store = two.durable.stores()[0]
+    held = store.claim(alive.message_id, 0, "c1", worker="alive")
+    assert store.claim(gone.message_id, 0, "c2", worker="gone")
+    clock.move(hours=1)
+    two.break_down("near")
+    run(Monitor(two.broker, interval=0.75))
+    eventually(lambda: "The monitor waits" in caplog.text)  # for 1.5 seconds
+    two.repair("near")
+    # It was due after the two that were running, so that the monitor has passed by them.
+    eventually(lambda: store.find(waiting.message_id).enqueue_count == 2)
+    assert [store.find(each.message_id).crash_count for each in (alive, gone)] == [0, 0]
+    assert store.heartbeat([held]) == set()
+    eventually(lambda: store.find(gone.message_id).crash_count == 1)
+    assert store.find(alive.message_id).crash_count == 0
+
+
+@pytest.mark.failure(21)
 def test_a_pass_serves_the_database_that_answers_and_then_raises_for_the_other(two, broken, clock):
     for name in OTHER:
         two.send(name)

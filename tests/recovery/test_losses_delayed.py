@@ -1,0 +1,95 @@
+"""A delay queue of RabbitMQ: what its consumer holds is not lost, what went with the queue is."""
+
+import threading
+from contextlib import contextmanager
+
+import pytest
+
+from dramatiq_durable import Monitor
+
+pytestmark = [pytest.mark.failure(35), pytest.mark.failure(8)]
+
+DELAY = 3_600_000
+
+
+@pytest.fixture
+def durable(rabbitmq_broker, sqlite_db, make_durable):
+    return make_durable(rabbitmq_broker, sqlite_db)
+
+
+@pytest.fixture
+def passes(sqlite_db, eventually):
+    """``passes(n)``: wait until the monitors have begun *n* more passes."""
+    selects = []
+
+    def note(event):
+        if event.sql.startswith("SELECT") and '"due_at" <=' in event.sql:
+            selects.append(event)
+
+    def passes(count):
+        before = len(selects)
+        eventually(lambda: len(selects) >= before + count)
+
+    sqlite_db.query_hooks.append(note)
+    yield passes
+    sqlite_db.query_hooks.remove(note)
+
+
+@contextmanager
+def watched(broker):
+    """A monitor of *broker* runs, until the block ends."""
+    monitor = Monitor(broker, interval=0.02)
+    thread = threading.Thread(target=monitor.run)
+    thread.start()
+    try:
+        yield
+    finally:
+        monitor.stop()
+        thread.join(timeout=30)
+    assert not thread.is_alive()
+
+
+@pytest.fixture
+def ready(rabbitmq_broker):
+    """``ready()``: how many messages wait in the delay queue, and are with no consumer."""
+    return lambda: rabbitmq_broker.get_queue_message_counts("default")[1]
+
+
+@pytest.fixture
+def counted(durable):
+    """``counted()``: the enqueue_count of each audit."""
+    return lambda: [audit.enqueue_count for audit in durable.store.list_audits(limit=1_000)]
+
+
+def test_what_the_consumer_of_a_delay_queue_holds_is_not_sent_again_however_much_it_is(
+    rabbitmq_broker, durable, declare, clock, eventually, passes, ready, counted
+):
+    charge = declare()
+    for order_id in range(300):
+        charge.send_with_options(args=(order_id,), delay=DELAY)
+    consumer = rabbitmq_broker.consume("default.DQ", prefetch=1_000, timeout=100)
+    assert next(consumer) is not None
+    eventually(lambda: ready() == 0)
+    clock.move(seconds=10)
+    with watched(rabbitmq_broker):
+        passes(5)
+    assert ready() == 0
+    assert counted() == [1] * 300
+    consumer.close()
+
+
+@pytest.mark.parametrize("number", [1, 20])
+def test_what_was_in_a_delay_queue_that_was_deleted_is_sent_again_once(
+    rabbitmq_broker, durable, declare, clock, eventually, passes, ready, counted, number
+):
+    charge = declare()
+    for order_id in range(number):
+        charge.send_with_options(args=(order_id,), delay=DELAY)
+    rabbitmq_broker.connection.channel().queue_delete("default.DQ")
+    clock.move(seconds=10)
+    with watched(rabbitmq_broker):
+        eventually(lambda: min(counted()) >= 2)
+        passes(5)
+    assert counted() == [2] * number
+    eventually(lambda: ready() == number)
+    assert rabbitmq_broker.get_queue_message_counts("default")[0] == 0
