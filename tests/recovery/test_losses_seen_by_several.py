@@ -6,8 +6,6 @@ from contextlib import ExitStack, closing, contextmanager
 import peewee
 import pytest
 from dramatiq.brokers.redis import RedisBroker
-from redis.backoff import NoBackoff
-from redis.retry import Retry
 
 from dramatiq_durable import Monitor, durable_actor
 from tests.support.proxy import Proxy
@@ -38,10 +36,10 @@ def counted(durable):
 
 @pytest.fixture
 def deploy(use, make_durable):
-    """``deploy(url, database, **options)``: a broker with an actor ``charge``, whose audits are in *database*."""
+    """``deploy(url, database)``: a broker with an actor ``charge``, whose audits are in *database*."""
 
-    def deploy(url, database, **options):
-        broker = use(RedisBroker(url=url, **options))
+    def deploy(url, database):
+        broker = use(RedisBroker(url=url))
         broker.durable = make_durable(broker, database)
 
         @durable_actor(broker=broker)
@@ -117,8 +115,7 @@ def test_a_search_in_which_redis_did_not_answer_once_is_made_again(
     deploy, redis_url, sqlite_db, clock, eventually
 ):
     with closing(Proxy(redis_url)) as proxy:
-        # redis-py would ask again by itself.
-        broker = deploy(proxy.url, sqlite_db, retry=Retry(NoBackoff(), 0))
+        broker = deploy(proxy.url, sqlite_db)
         for order_id in range(3):
             broker.charge.send(order_id)
         clock.move(**OLD)
