@@ -204,23 +204,23 @@ class Recovery:
             )
 
     def _push_all(self, store: Store, wanted: Sequence[tuple[Marked, Any]]) -> None:
-        if len(wanted) > 1:
-            wanted = self._push_together(store, wanted)
-        for marked, message in wanted:
+        if len(wanted) == 1:
+            self._push(store, *wanted[0])
+            return
+        for refused in self._push_together(store, wanted):
             if self.done.outage:
-                self._suspects.append(Attempt(store, marked, message, self._suspects[-1].error))
+                self._suspects.append(refused)
             else:
-                self._push(store, marked, message)
+                self._push(store, refused.marked, refused.message)
 
-    def _push_together(
-        self, store: Store, wanted: Sequence[tuple[Marked, Any]]
-    ) -> list[tuple[Marked, Any]]:
+    def _push_together(self, store: Store, wanted: Sequence[tuple[Marked, Any]]) -> list[Attempt]:
         """Push in one round trip; returns those whose refusal looks like an outage."""
         results = self._pushed([_copy(*each) for each in wanted])
         taken, refused = [], []
         for (marked, message), result in zip(wanted, results, strict=True):
             if isinstance(result, OUTAGES):
-                refused.append((marked, message))
+                refused.append(Attempt(store, marked, message, result))
+                self._refused.setdefault(marked.stale.message_id, self._taken)
             elif isinstance(result, Exception):
                 self._set_aside(store, marked, result)
             else:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import replace
 from datetime import timedelta
 from typing import Any
@@ -37,8 +38,8 @@ class Many(Monitoring):
         return [
             replace(stale, payload=whole(payload), signature=signature)
             for stale in listed
-            for payload, signature in [loaded.get(_key(stale), (None, None))]
-            if _key(stale) in loaded
+            for payload, signature in [loaded.get(key_of(stale), (None, None))]
+            if key_of(stale) in loaded
         ]
 
     def mark_all(self, wanted: Sequence[tuple[Stale, timedelta]]) -> list[Marked]:
@@ -58,7 +59,7 @@ class Many(Monitoring):
         with _transaction(lane):
             free = self._lock(lane, [stale for stale, _ in wanted])
             for stale, backoff in wanted:
-                if _key(stale) in free:
+                if key_of(stale) in free:
                     key = (microseconds(backoff), stale.state == RUNNING)
                     groups.setdefault(key, []).append(stale.id)
             for (backoff_length, crashed), ids in groups.items():
@@ -92,24 +93,29 @@ class Many(Monitoring):
         ).where(audit.id.in_([parameter(f"id{n}") for n in range(count)]))
 
     def confirm_all(self, pushed: Sequence[tuple[Marked, str | None]]) -> None:
-        """The messages are with the broker, each under the id that it has there."""
-        if len(pushed) > 1:
-            same = padded(pushed, MOST)
-            values = {
-                **_numbered("id", [marked.stale.id for marked, _ in same]),
-                **_numbered("epoch", [marked.stale.epoch for marked, _ in same]),
-                **_numbered("starts_at", [instant(marked.starts_at) for marked, _ in same]),
-                **_numbered("broker_message_id", [broker_id for _, broker_id in same]),
-            }
-            try:
-                self._write(
-                    self._confirm_all, len(same), due_at=instant(pushed[0][0].due_at), **values
-                )
-                return
-            except AuditLocked:
-                pass  # then the others one by one
-        for marked, broker_message_id in pushed:
-            self.confirm(marked, broker_message_id)
+        """The messages are with the broker, each under the id that it has there.
+
+        One that somebody holds locked stays as it was marked, and is sent once more after its push lease.
+        """
+        try:
+            self._confirm_together(pushed)
+        except AuditLocked:
+            for marked, broker_message_id in pushed:
+                with suppress(AuditLocked):
+                    self.confirm(marked, broker_message_id)
+
+    def _confirm_together(self, pushed: Sequence[tuple[Marked, str | None]]) -> None:
+        same = padded(pushed, MOST)
+        marks = [marked for marked, _ in same]
+        self._write(
+            self._confirm_all,
+            len(same),
+            due_at=instant(marks[0].due_at),
+            **_numbered("id", [each.stale.id for each in marks]),
+            **_numbered("epoch", [each.stale.epoch for each in marks]),
+            **_numbered("starts_at", [instant(each.starts_at) for each in marks]),
+            **_numbered("broker_message_id", [broker_id for _, broker_id in same]),
+        )
 
     def _confirm_all(self, count: int) -> Any:
         audit = self.audit
@@ -130,7 +136,8 @@ class Many(Monitoring):
         )
 
 
-def _key(stale: Stale) -> tuple[Any, ...]:
+def key_of(stale: Stale) -> tuple[Any, ...]:
+    """What a monitor's guard compares; see :meth:`Many._read_columns`."""
     return stale.id, stale.state, stale.epoch, stale.due_at, stale.enqueue_count
 
 

@@ -18,6 +18,7 @@ from dramatiq.middleware.asyncio import AsyncIO
 from playhouse.db_url import connect
 
 from dramatiq_durable import DurableMiddleware
+from dramatiq_durable.pipelining import Pipelining
 from dramatiq_durable.store import Store, monitoring, sending
 
 from . import mutants
@@ -93,26 +94,28 @@ def _note_pushes() -> None:
     """Note what this monitor pushes, and for which due period of the audit."""
     periods: dict[str, Any] = {}
     store_class: Any = Store
-    middleware: Any = DurableMiddleware
-    mark, push = store_class.mark, middleware.push
+    pipelining: Any = Pipelining
+    mark_all, push_all = store_class.mark_all, pipelining.push_all
 
-    def noted_mark(store: Any, *args: Any, **kwargs: Any) -> Any:
-        marked = mark(store, *args, **kwargs)
-        if marked is not None:
-            stale = marked.stale
+    def noted_mark_all(store: Any, wanted: Any) -> Any:
+        marked = mark_all(store, wanted)
+        for each in marked:
+            stale = each.stale
             # What was lost twice is sent twice, though it may be due at the same moment.
             period = f"{stale.due_at:%H:%M:%S.%f}/{stale.enqueue_count}"
             periods[stale.message_id] = period
         return marked
 
-    def noted_push(durable: Any, message: Any, delay: Any) -> Any:
-        pushed = push(durable, message, delay)
-        epoch, period = message.options["durable_epoch"], periods[message.message_id]
-        ledger.write("PUSH", message.args[0], epoch, period)
-        return pushed
+    def noted_push_all(self: Any, push: Any, messages: Any) -> Any:
+        results = push_all(self, push, messages)
+        for (message, _), result in zip(messages, results, strict=True):
+            if not isinstance(result, Exception):
+                epoch, period = message.options["durable_epoch"], periods[message.message_id]
+                ledger.write("PUSH", message.args[0], epoch, period)
+        return results
 
-    store_class.mark = noted_mark
-    middleware.push = noted_push
+    store_class.mark_all = noted_mark_all
+    pipelining.push_all = noted_push_all
 
 
 if "LD_PRELOAD" in os.environ:
