@@ -61,32 +61,66 @@ def counted(durable):
     return lambda: [audit.enqueue_count for audit in durable.store.list_audits(limit=1_000)]
 
 
-def test_what_the_consumer_of_a_delay_queue_holds_is_not_sent_again_however_much_it_is(
-    rabbitmq_broker, durable, declare, clock, eventually, passes, ready, counted
+@pytest.fixture
+def send(declare, clock):
+    """``send(number)``: so many messages that are delayed for long, and not on their way any more."""
+
+    def send(number):
+        charge = declare()
+        for order_id in range(number):
+            charge.send_with_options(args=(order_id,), delay=DELAY)
+        clock.move(seconds=10)
+
+    return send
+
+
+@pytest.fixture
+def fetch_all(rabbitmq_broker, ready, eventually):
+    """``fetch_all()``: a consumer of the delay queue takes all that is in it, and keeps it until the test's end."""
+    consumers = []
+
+    def fetch_all():
+        consumer = rabbitmq_broker.consume("default.DQ", prefetch=1_000, timeout=100)
+        consumers.append(consumer)
+        assert next(consumer) is not None
+        eventually(lambda: ready() == 0)
+
+    yield fetch_all
+    for consumer in consumers:
+        consumer.close()
+
+
+def test_what_the_consumer_of_a_delay_queue_holds_is_not_taken_for_lost_by_a_monitor_that_starts(
+    rabbitmq_broker, durable, send, fetch_all, passes, ready, counted
 ):
-    charge = declare()
-    for order_id in range(300):
-        charge.send_with_options(args=(order_id,), delay=DELAY)
-    consumer = rabbitmq_broker.consume("default.DQ", prefetch=1_000, timeout=100)
-    assert next(consumer) is not None
-    eventually(lambda: ready() == 0)
-    clock.move(seconds=10)
+    send(300)
+    fetch_all()
     with watched(rabbitmq_broker):
         passes(5)
     assert ready() == 0
     assert counted() == [1] * 300
-    consumer.close()
+
+
+def test_what_the_consumer_of_a_delay_queue_takes_between_two_looks_is_not_taken_for_lost(
+    rabbitmq_broker, durable, send, fetch_all, ready, counted, monkeypatch
+):
+    monkeypatch.setattr("dramatiq_durable.presence.counted.LOOK_EVERY", 0.0)
+    send(300)
+    monitor = Monitor(rabbitmq_broker)
+    assert not monitor.run_once()
+    fetch_all()
+    for _ in range(3):
+        assert not monitor.run_once()
+    assert ready() == 0
+    assert counted() == [1] * 300
 
 
 @pytest.mark.parametrize("number", [1, 20])
 def test_what_was_in_a_delay_queue_that_was_deleted_is_sent_again_once(
-    rabbitmq_broker, durable, declare, clock, eventually, passes, ready, counted, number
+    rabbitmq_broker, durable, send, eventually, passes, ready, counted, number
 ):
-    charge = declare()
-    for order_id in range(number):
-        charge.send_with_options(args=(order_id,), delay=DELAY)
+    send(number)
     rabbitmq_broker.connection.channel().queue_delete("default.DQ")
-    clock.move(seconds=10)
     with watched(rabbitmq_broker):
         eventually(lambda: min(counted()) >= 2)
         passes(5)
