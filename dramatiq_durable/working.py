@@ -188,7 +188,6 @@ class Run:
         """Release the audit to the *copy* that Retries is sending, which is delivered after *delay*."""
         if self.let_go:
             return
-        self.let_go = True
         self.keeper.drop(self.claim)
         error = self.message._exception or "retried"
         broker_id = copy.options.get("redis_message_id")
@@ -197,6 +196,7 @@ class Run:
                 self.claim, error, retry_delay=delay, broker_message_id=broker_id
             )
         )
+        self.let_go = True
 
     def _write(self, write: Callable[[Store], bool], lasts: float | None = None) -> None:
         """Write now, or let the keeper try for as long as the lease may last, or for *lasts* seconds."""

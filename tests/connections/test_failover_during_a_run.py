@@ -59,7 +59,9 @@ def test_transaction_does_not_end_the_job_without_its_effects(once, settle, note
     def charge(order_id):
         ran.append(order_id)
         once()
-        with current_audit().transaction():
+        audit = current_audit()
+        assert audit is not None
+        with audit.transaction():
             Note.create(text=f"charged {order_id}")
 
     message = charge.send(42)

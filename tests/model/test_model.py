@@ -8,6 +8,7 @@ import pytest
 
 import dramatiq_durable.store
 from dramatiq_durable.models import FINISHED, OPEN
+from dramatiq_durable.store.many import Many
 from dramatiq_durable.store.monitoring import Monitoring
 from dramatiq_durable.store.operating import Operating
 from dramatiq_durable.store.sending import Sending
@@ -92,15 +93,24 @@ def test_the_transitions_are_those_of_the_store():
     assert table_of_the_store().keys() == TRANSITIONS
 
 
+#: What renders the statement of a transition that has another name.
+RENDERS = {
+    "insert": "enqueue",
+    "completion": "complete",
+    "mark_all": "mark",
+    "confirm_all": "confirm",
+}
+
+
 def test_each_method_of_the_store_that_writes_is_a_transition():
     methods = {
-        name: inspect.getsource(method)
-        for part in (Sending, Working, Monitoring, Waiting, Operating)
+        name.removeprefix("_"): inspect.getsource(method)
+        for part in (Sending, Working, Monitoring, Waiting, Many, Operating)
         for name, method in vars(part).items()
-        if not name.startswith("_") and inspect.isfunction(method)
+        if inspect.isfunction(method)
     }
     writes = re.compile(r"\.(insert|update|delete)\(|_completion\(")
-    writing = {name for name, source in methods.items() if writes.search(source)}
+    writing = {RENDERS.get(name, name) for name, source in methods.items() if writes.search(source)}
     inserts_too = {"adopt"}  # by enqueue
     assert writing - NOT_MODELLED == TRANSITIONS - inserts_too
 

@@ -63,5 +63,9 @@ def test_what_waits_in_order_is_held_although_another_queue_has_completed_far_mo
     complete(durable, first)
     complete_elsewhere(durable, first, 600)
     clock.move(seconds=5)
-    done = Monitor(broker).run_once()
-    assert (done.recovered, done.held) == (0, 20)
+    monitor = Monitor(broker)
+    done = monitor.run_once()
+    # One is sent to see whether the queue moves, for its own progress is not among what was read.
+    assert (done.recovered, done.held) == (1, 19)
+    clock.move(minutes=5)
+    assert monitor.run_once().recovered == 0
