@@ -121,14 +121,6 @@ class DurableMiddleware(Registry, Middleware):
         end = time.monotonic() + timeout
         return all(keeper.flush(end - time.monotonic()) for keeper in self._keepers.values())
 
-    def push(self, message: dramatiq.Message[Any], delay: int | None) -> dramatiq.Message[Any]:
-        """Enqueue a message that has its audit, and let the broker's errors out."""
-        assert self.broker is not None
-        enqueue: Any = self.broker.enqueue
-        push = enqueue.push if isinstance(enqueue, Enqueue) else enqueue
-        pushed: dramatiq.Message[Any] = push(message, delay=delay)
-        return pushed
-
     # Declaration
 
     def before_declare_actor(self, broker: dramatiq.Broker, actor: AnyActor) -> None:

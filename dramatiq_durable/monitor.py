@@ -14,6 +14,7 @@ from dramatiq.logging import get_logger
 
 from .backlog import Backlog
 from .errors import AuditLocked, DatabaseUnreachable, OptionError, SchemaMismatch
+from .grace import Grace
 from .middleware import find_middleware
 from .models import RUNNING
 from .options import FOR_EVER
@@ -24,12 +25,8 @@ from .search import Search
 from .stopping import Stop
 from .store import Stale, Store
 
-# Seconds.
-LONGEST_PAUSE = 10.0
-LONGEST_RECOVERY = 5.0  # then the rest waits for the next pass, which comes at once
-
-#: Seconds after an outage of a database in which the workers renew the leases that ran out meanwhile.
-GRACE = 10.0
+LONGEST_PAUSE = 10.0  # seconds
+LONGEST_RECOVERY = 5.0  # seconds; then the rest waits for the next pass, which comes at once
 
 MILLISECOND = timedelta(milliseconds=1)
 
@@ -105,8 +102,7 @@ class Monitor:
         self._outages = 0
         self._resting: dict[Store, Rest] = {}
         self._unchecked: set[Any] = set()  # tables that may lack a column
-        self._unreachable: set[Any] = set()  # tables, since they were read last
-        self._graces: dict[Any, float] = {}  # by table, on the monotonic clock
+        self._grace = Grace()
 
     def run_once(self) -> Pass:
         """Make one pass.
@@ -215,7 +211,7 @@ class Monitor:
                 except Exception as error:
                     errors[store] = error
                     if isinstance(error, DatabaseUnreachable):
-                        self._unreachable.add(store.audit)
+                        self._grace.expect(store.audit)
 
     def _recover(self, store: Store, done: Pass) -> None:
         """Send what is stale, and not just waiting; the oldest first, and of the latest a few."""
@@ -226,9 +222,6 @@ class Monitor:
         last: Stale | None = None
         while not done.outage:
             batch = store.stale(self.batch_size, after=last)
-            if store.audit in self._unreachable:
-                self._unreachable.remove(store.audit)
-                self._graces[store.audit] = time.monotonic() + GRACE
             self._send(store, batch, done)
             if len(batch) < self.batch_size or self._is_over(end):
                 return
@@ -262,7 +255,7 @@ class Monitor:
         except AuditLocked:
             self.logger.debug("An audit that waits is locked; the next pass asks again.")
         ids = {stale.id for stale in held}
-        graced = time.monotonic() < self._graces.get(store.audit, 0.0)
+        graced = self._grace.has(store.audit)
         wanted = [
             stale
             for stale in batch

@@ -215,7 +215,7 @@ class Recovery:
 
     def _push_together(self, store: Store, wanted: Sequence[tuple[Marked, Any]]) -> list[Attempt]:
         """Push in one round trip; returns those whose refusal looks like an outage."""
-        results = self._pushed([_copy(*each) for each in wanted])
+        results = self.middleware.pipelining.push_all([_copy(*each) for each in wanted])
         taken, refused = [], []
         for (marked, message), result in zip(wanted, results, strict=True):
             if isinstance(result, OUTAGES):
@@ -233,7 +233,7 @@ class Recovery:
         return refused
 
     def _push(self, store: Store, marked: Marked, message: Any) -> None:
-        [result] = self._pushed([_copy(marked, message)])
+        [result] = self.middleware.pipelining.push_all([_copy(marked, message)])
         if isinstance(result, OUTAGES):
             self._doubt(Attempt(store, marked, message, result))
         elif isinstance(result, Exception):
@@ -243,9 +243,6 @@ class Recovery:
             store.confirm(marked, result.options.get("redis_message_id"))
             self.done.recovered += 1
             self._try_suspects_again()
-
-    def _pushed(self, copies: Sequence[tuple[Any, int | None]]) -> list[Any]:
-        return self.middleware.pipelining.push_all(self.middleware.push, copies)
 
     def _note_taken(self, marked: Sequence[Marked]) -> None:
         self._taken += len(marked)

@@ -106,8 +106,8 @@ def _note_pushes() -> None:
             periods[stale.message_id] = period
         return marked
 
-    def noted_push_all(self: Any, push: Any, messages: Any) -> Any:
-        results = push_all(self, push, messages)
+    def noted_push_all(self: Any, messages: Any) -> Any:
+        results = push_all(self, messages)
         for (message, _), result in zip(messages, results, strict=True):
             if not isinstance(result, Exception):
                 epoch, period = message.options["durable_epoch"], periods[message.message_id]

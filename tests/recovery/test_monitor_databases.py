@@ -89,7 +89,7 @@ def test_after_an_outage_of_a_database_its_workers_have_time_to_renew_their_leas
     assert store.find(waiting.message_id).enqueue_count == 2
     assert other
 
-    monkeypatch.setattr("dramatiq_durable.monitor.GRACE", 0.0)
+    monkeypatch.setattr("dramatiq_durable.grace.GRACE", 0.0)
     two.break_down("near")
     with pytest.raises(DatabaseUnreachable):
         monitor.run_once()
@@ -128,7 +128,7 @@ def run():
 def test_the_time_to_renew_begins_when_a_monitor_that_runs_finds_the_database_back(
     two, clock, run, eventually, monkeypatch, caplog
 ):
-    monkeypatch.setattr("dramatiq_durable.monitor.GRACE", 1.0)
+    monkeypatch.setattr("dramatiq_durable.grace.GRACE", 1.0)
     alive, gone, waiting = (two.actors["near"].send() for _ in range(3))
     two.broker.flush_all()
     store = two.durable.stores()[0]
