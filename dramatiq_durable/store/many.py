@@ -13,7 +13,7 @@ import peewee
 from ..errors import AuditLocked
 from ..lanes import plain_of
 from ..models import PENDING, RUNNING
-from .base import PUSH_LEASE, microseconds
+from .base import microseconds
 from .monitoring import Marked, Monitoring, Stale, instant, whole
 from .rendering import padded, parameter
 
@@ -50,7 +50,7 @@ class Many(Monitoring):
         """
         if len(wanted) <= 1:
             return [marked for each in wanted if (marked := self.mark(*each)) is not None]
-        due_at = wanted[0][0].now + PUSH_LEASE
+        due_at = self._push_ends(wanted[0][0])
         elected = self.connections.run(lambda lane: self._elect(lane, wanted, instant(due_at)))
         return [Marked(stale, due_at) for stale, _ in wanted if stale.id in elected]
 

@@ -135,7 +135,7 @@ class Monitoring(Base):
         Returns:
           None when another monitor was first, or the audit is no longer as it was read.
         """
-        due_at = stale.now + PUSH_LEASE
+        due_at = self._push_ends(stale)
         marked = self._changed(
             self.audit.update(
                 state=PENDING,
@@ -147,6 +147,10 @@ class Monitoring(Base):
             ).where(self._as_read(stale))
         )
         return Marked(stale, due_at) if marked else None
+
+    def _push_ends(self, stale: Stale) -> datetime:
+        """Until when it is this monitor's to push, if it marks it now."""
+        return stale.now + PUSH_LEASE
 
     def confirm(self, marked: Marked, broker_message_id: str | None) -> bool:
         """The message is with the broker."""

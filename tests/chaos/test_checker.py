@@ -127,7 +127,7 @@ def test_a_crash_before_the_completion_can_be_written_explains_it(at):
 
 
 def test_so_does_one_after_a_stall_in_which_it_was_not_written():
-    stall, crash = "2.5 w STALL 1.2\n", "2.9 i FAULT 1 kill:worker w\n"
+    stall, crash = "3.5 w STALL 1.2\n", "3.9 i FAULT 1 kill:worker w\n"
     assert explained(SENT, RAN, RAN_AGAIN, stall, crash) == {"crash": 1}
     assert violations(SENT, RAN, RAN_AGAIN, crash) == {"duplicates unexplained": ["j"]}
 
@@ -137,7 +137,7 @@ def test_a_process_dies_once():
     assert explained(SENT, RAN, RAN_AGAIN, twice) == {"crash": 1}
 
 
-@pytest.mark.parametrize("crash", ["2.3 i FAULT 1 kill:worker w", "1.15 i FAULT 1 kill:worker u"])
+@pytest.mark.parametrize("crash", ["3.3 i FAULT 1 kill:worker w", "1.15 i FAULT 1 kill:worker u"])
 def test_a_crash_long_after_it_or_of_another_process_does_not(crash):
     assert violations(SENT, RAN, RAN_AGAIN, crash) == {"duplicates unexplained": ["j"]}
 
@@ -158,7 +158,7 @@ def test_a_pause_longer_than_the_lease_explains_it(kind):
     "pause",
     [
         "1.1 i FAULT 1 stop:worker w\n 2 i HEALED 1",  # shorter than the lease
-        "3 i FAULT 1 stop:worker w\n 6 i HEALED 1",  # after the run
+        "3.5 i FAULT 1 stop:worker w\n 6 i HEALED 1",  # after the run
         "1.1 i FAULT 1 stop:worker u\n 3.5 i HEALED 1",  # of another process
         "1.1 i FAULT 1 down:broker broker\n 3.5 i HEALED 1",
         "1.1 i FAULT 1 cut:database database",
