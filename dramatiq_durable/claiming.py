@@ -101,9 +101,7 @@ def _adopt(run: Run, retention: int) -> None:
 
     An old copy's audit may have been completed and cleaned up, so that is skipped.
     """
-    options = run.message.options
-    age = run.store.sender_clock() - options.get(SCHEDULED_AT, run.message.message_timestamp)
-    if EPOCH in options and age >= retention / 2:
+    if EPOCH in run.message.options and _is_old(run, retention):
         raise run.skip("it has no audit, and is too old to be given a new one")
     run.store.enqueue(new_audit(run.message, run.policy, timedelta(0)), epoch=run.epoch)
     logger.warning("Message %s had no audit; it has one now.", run.message.message_id)
@@ -111,9 +109,15 @@ def _adopt(run: Run, retention: int) -> None:
         raise run.skip("another copy was adopted first")
 
 
+def _is_old(run: Run, retention: int) -> bool:
+    """Whether the audit may have been completed, and cleaned up."""
+    meant: int = run.message.options.get(SCHEDULED_AT, run.message.message_timestamp)
+    return run.store.sender_clock() - meant >= retention / 2
+
+
 def _restore(run: Run, retention: int) -> bool:
     """Write the audit of a job that runs here, if a failover of the database has lost it, and hold it again."""
-    if run.store.find(run.claim.message_id) is not None:
+    if _is_old(run, retention) or run.store.find(run.claim.message_id) is not None:
         return False
     try:
         _adopt(run, retention)

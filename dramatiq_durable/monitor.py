@@ -19,8 +19,9 @@ from .middleware import find_middleware
 from .models import RUNNING
 from .options import FOR_EVER
 from .pace import Pace
+from .passes import Pass
 from .presence import presence_of
-from .recovery import OUTAGES, Pass, Recovery
+from .recovery import OUTAGES, Recovery
 from .search import Search
 from .stopping import Stop
 from .store import Stale, Store
@@ -30,8 +31,7 @@ LONGEST_RECOVERY = 5.0  # seconds; then the rest waits for the next pass, which 
 
 MILLISECOND = timedelta(milliseconds=1)
 
-#: Messages per second.
-MAX_RATE = 1_000.0
+MAX_RATE = 1_000.0  # messages per second
 
 #: One in so many of the stale audits is of the latest, which else would wait for all older ones.
 SHARE_OF_LATEST = 10

@@ -6,8 +6,8 @@ import time
 
 from .stopping import Stop
 
-#: Seconds.
-BURST = 0.1
+BURST = 0.1  # seconds
+MOST = 1_000_000
 
 
 class Pace:
@@ -16,7 +16,7 @@ class Pace:
     def __init__(self, rate: float, stopped: Stop) -> None:
         self._gap = 1 / rate
         #: How many may go at once, so that they come in a stream.
-        self.burst = max(int(rate * BURST), 1)
+        self.burst = max(int(min(rate * BURST, MOST)), 1)
         self._stopped = stopped
         self._next_at = 0.0  # by the monotonic clock
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from itertools import accumulate
@@ -15,12 +15,15 @@ from dramatiq.errors import BrokerConnectionError
 from dramatiq.logging import get_logger
 
 from .backoff import cubic_backoff
-from .errors import DatabaseUnreachable
+from .errors import AuditLocked, DatabaseUnreachable
 from .messages import ENQUEUED_AT, copy_of, stamped
 from .middleware import DurableMiddleware
 from .models import RUNNING
 from .options import Policy, checked
+from .passes import Pass
 from .store import MOST, Marked, Stale, Store, instant
+
+logger = get_logger(__name__)
 
 #: What a broker raises when it takes no message at all; some do so at one that they do not like.
 OUTAGES = (BrokerConnectionError, redis.RedisError, OSError)
@@ -33,30 +36,6 @@ BYTES = 2**22
 
 #: Refusals that are remembered from pass to pass.
 REMEMBERED = 10_000
-
-
-@dataclass
-class Pass:
-    """What one pass of the monitor has done, in numbers of audits."""
-
-    recovered: int = 0  # enqueued again
-    dead: int = 0  # given up: past their expiration, or after max_crashes
-    deleted: int = 0  # finished and older than their retention
-    failed: int = 0  # could not be sent, and are set aside
-    held: int = 0  # stale, but their messages still wait in the broker
-    outage: bool = False  # the broker takes nothing, or refused the last message
-
-    def __bool__(self) -> bool:
-        return bool(self.recovered or self.dead or self.deleted or self.failed or self.outage)
-
-    def __str__(self) -> str:
-        text = (
-            f"recovered {self.recovered}, dead {self.dead}, "
-            f"deleted {self.deleted}, failed {self.failed}"
-        )
-        if self.held:
-            text += f", held {self.held}"
-        return f"{text}; the broker takes no messages" if self.outage else text
 
 
 @dataclass
@@ -162,13 +141,16 @@ class Recovery:
                 wanted.append(plan)
         plans = {plan.stale.id: plan for plan in wanted}
         good = []
+        bad = []
         for marked in store.mark_all([(plan.stale, plan.backoff) for plan in wanted]):
             plan = plans[marked.stale.id]
             if plan.error is None:
                 good.append((marked, plan.message))
             else:
-                self._set_aside(store, marked, plan.error)
+                bad.append((marked, plan.error))
         self._push_all(store, good)
+        for marked, error in bad:
+            self._set_aside(store, marked, error)
 
     def _plan(self, store: Store, stale: Stale) -> Plan:
         policy = self.middleware.policy_of(stale.actor_name, {})
@@ -197,7 +179,7 @@ class Recovery:
     def _bury(self, store: Store, stale: Stale, reason: str) -> None:
         if self.dry_run:
             self.done.dead += 1
-        elif store.expire(stale, reason):
+        elif _unless_locked(stale, lambda: store.expire(stale, reason)):
             self.done.dead += 1
             self.logger.warning(
                 "Message %s of actor %r is dead: %s.", stale.message_id, stale.actor_name, reason
@@ -211,18 +193,20 @@ class Recovery:
             if self.done.outage:
                 self._suspects.append(refused)
             else:
-                self._push(store, refused.marked, refused.message)
+                self._push_again(refused)
 
     def _push_together(self, store: Store, wanted: Sequence[tuple[Marked, Any]]) -> list[Attempt]:
         """Push in one round trip; returns those whose refusal looks like an outage."""
         results = self.middleware.pipelining.push_all([_copy(*each) for each in wanted])
-        taken, refused = [], []
+        taken: list[tuple[Marked, str | None]] = []
+        refused, bad = [], []
         for (marked, message), result in zip(wanted, results, strict=True):
             if isinstance(result, OUTAGES):
                 refused.append(Attempt(store, marked, message, result))
-                self._refused.setdefault(marked.stale.message_id, self._taken)
+                # What was taken before it in this round trip says nothing of it.
+                self._refused.setdefault(marked.stale.message_id, self._taken + len(taken))
             elif isinstance(result, Exception):
-                self._set_aside(store, marked, result)
+                bad.append((marked, result))
             else:
                 taken.append((marked, result.options.get("redis_message_id")))
         if taken:
@@ -230,6 +214,8 @@ class Recovery:
             store.confirm_all(taken)
             self.done.recovered += len(taken)
             self._try_suspects_again()
+        for marked, error in bad:
+            self._set_aside(store, marked, error)
         return refused
 
     def _push(self, store: Store, marked: Marked, message: Any) -> None:
@@ -269,9 +255,12 @@ class Recovery:
     def _try_suspects_again(self) -> None:
         suspects, self._suspects = self._suspects, []
         for suspect in suspects:
-            # After its push lease it is another monitor's to push.
-            if suspect.marked.stale.now < suspect.marked.due_at:
-                self._push(suspect.store, suspect.marked, suspect.message)
+            self._push_again(suspect)
+
+    def _push_again(self, attempt: Attempt) -> None:
+        # After its push lease it is another monitor's to push.
+        if attempt.marked.stale.now < attempt.marked.due_at:
+            self._push(attempt.store, attempt.marked, attempt.message)
 
     def _set_aside(self, store: Store, marked: Marked, error: Exception) -> None:
         self.done.failed += 1
@@ -281,7 +270,7 @@ class Recovery:
             marked.stale.actor_name,
             type(error).__name__,
         )
-        store.set_aside(marked, error)
+        _unless_locked(marked.stale, lambda: store.set_aside(marked, error))
 
 
 def _copy(marked: Marked, message: Any) -> tuple[Any, int | None]:
@@ -289,3 +278,12 @@ def _copy(marked: Marked, message: Any) -> tuple[Any, int | None]:
     wait = max(marked.starts_at - marked.stale.now, timedelta(0))
     copy = stamped(message, **{ENQUEUED_AT: instant(marked.starts_at)})
     return copy, wait // timedelta(milliseconds=1) or None
+
+
+def _unless_locked(stale: Stale, write: Callable[[], bool]) -> bool:
+    """What somebody holds locked waits for a later pass, and holds up no other."""
+    try:
+        return write()
+    except AuditLocked:
+        logger.debug("Message %s is locked; passed by.", stale.message_id)
+        return False

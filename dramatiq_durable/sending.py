@@ -20,7 +20,7 @@ from dramatiq.errors import ConnectionClosed
 from dramatiq.logging import get_logger
 from dramatiq.middleware import MiddlewareError
 
-from .errors import DatabaseUnreachable, DurableError, reason
+from .errors import AuditLocked, DatabaseUnreachable, DurableError, reason
 from .messages import AnyMessage, epoch_of, normalised
 from .underway import AsItIs, FirstSend, Hooks, Message, Refused, Retry, push
 from .working import Run, current_run
@@ -44,7 +44,7 @@ class Enqueue:
         self.hooks = hooks
         self.broker = broker
         self.push = broker.enqueue
-        self._follow_at = 0.0  # by the monotonic clock
+        self._follow_at: dict[Any, float] = {}  # by table, on the monotonic clock
 
     def __call__(self, message: AnyMessage, *, delay: int | None = None) -> Message:
         run = current_run()
@@ -141,17 +141,24 @@ class Enqueue:
         pushed = self.push(message, delay=delay)  # type: ignore[arg-type]
         _enqueued_again.set(message.message_id)
         broker_id, epoch = pushed.options.get("redis_message_id"), epoch_of(message)
-        if broker_id is not None and epoch is not None and time.monotonic() >= self._follow_at:
-            store = self.hooks.store_for(self.hooks.policy(message))
-            try:
-                store.follow(message.message_id, epoch, broker_id)
-            except DatabaseUnreachable as error:
-                # The consumer of a delay queue has others to move, plain ones too.
-                self._follow_at = time.monotonic() + FOLLOW_AGAIN
-                logger.warning(
-                    "Message %s was moved, which is not noted: %s", message.message_id, error
-                )
+        if broker_id is not None and epoch is not None:
+            self._follow(message, epoch, broker_id)
         return pushed
+
+    def _follow(self, message: AnyMessage, epoch: int, broker_id: str) -> None:
+        """Note where the broker has the message now; a monitor that does not know sends it again at the worst."""
+        store = self.hooks.store_for(self.hooks.policy(message))
+        if time.monotonic() < self._follow_at.get(store.audit, 0.0):
+            return
+        try:
+            store.follow(message.message_id, epoch, broker_id)
+        except Exception as error:
+            if isinstance(error, DatabaseUnreachable) and not isinstance(error, AuditLocked):
+                # The consumer of a delay queue has others to move, plain ones too.
+                self._follow_at[store.audit] = time.monotonic() + FOLLOW_AGAIN
+            logger.warning(
+                "Message %s is moved, which is not noted: %s", message.message_id, reason(error)
+            )
 
     def _retry(self, run: Run, message: AnyMessage, delay: int | None) -> Message:
         """Never raises: Retries would lose the message, and Dramatiq would not say so."""

@@ -7,8 +7,10 @@ import queue
 
 
 class Stop:
-    """Like a threading.Event with one thread that waits; the handler of a signal that interrupts
-    an Event's wait() would wait in set() for the lock that this very thread holds.
+    """Like a threading.Event, for one thread that waits.
+
+    The handler of a signal that interrupts an Event's wait() may have to wait, in set(), for the
+    lock that its own thread holds.
     """
 
     def __init__(self) -> None:

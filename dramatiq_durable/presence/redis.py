@@ -58,6 +58,7 @@ class RedisPresence(Presence):
         self._expected = False  # what is not there at the first look was lost
         self._settled: bytes | None = None  # the canary since which nothing was lost
         self._sought: bytes | None = None  # the one because of which a search is to be made
+        self._told: bytes | None = None  # the last one that was logged
         self._began = 0.0
         self._not_before = 0.0
         self._beats: dict[bytes, tuple[float, float]] = {}  # by worker: its last, seen since
@@ -90,7 +91,8 @@ class RedisPresence(Presence):
             self._settled = known
         elif known != self._settled and self._began >= self._not_before:
             self._sought = known
-            if lost or self._settled is not None:
+            if (lost or self._settled is not None) and known != self._told:
+                self._told = known
                 self.logger.warning(
                     "Redis has lost its memory, or was started again; looking for what it has lost."
                 )

@@ -1,7 +1,8 @@
 """Every statement on the table of audits, and so every transition.
 
 Each transition is one guarded UPDATE in autocommit, and its row count is the
-answer.  Nothing is read, changed and saved.  *Open* is pending or running::
+answer.  Nothing is read, changed and saved; only where a monitor marks many audits at once, they
+are locked and compared first, in one transaction.  *Open* is pending or running::
 
     who       transition   from → to                        guard, and what else it sets
     sender    enqueue      (none) → pending                 epoch 0; due at its start + job_timeout + backoff

@@ -17,8 +17,8 @@ from .base import microseconds
 from .monitoring import Marked, Monitoring, Stale, instant, whole
 from .rendering import padded, parameter
 
-#: Audits of a statement; a power of two.
-MOST = 128
+#: Audits of a statement; a power of two, for which the 999 variables of older SQLites are enough.
+MOST = 64
 
 
 class Many(Monitoring):
@@ -57,6 +57,7 @@ class Many(Monitoring):
     def _elect(self, lane: Any, wanted: Sequence[tuple[Stale, timedelta]], due_at: int) -> set[int]:
         groups: dict[tuple[int, bool], list[int]] = {}
         with _transaction(lane):
+            # What is as it was read cannot change until the end: the UPDATEs need no guard.
             free = self._lock(lane, [stale for stale, _ in wanted])
             for stale, backoff in wanted:
                 if key_of(stale) in free:

@@ -8,9 +8,10 @@ from typing import Any
 import peewee
 
 from ..errors import DurableError
+from ..lanes import plain_of
 from ..models import PENDING, Audit
 from .base import PUSH_LEASE, Base, NewAudit, microseconds
-from .rendering import parameter
+from .rendering import Rendered, parameter
 
 _AUDITS: Any = Audit._meta.fields
 
@@ -32,9 +33,7 @@ class Sending(Base):
           DurableError: A constraint of the table refuses the audit.
         """
         is_out = transaction is None and epoch is None
-        own = self._own_columns(new)
         values = {
-            **{_own(name): value for name, value in own.items()},
             "namespace": self.namespace,
             "message_id": new.message_id,
             "actor_name": new.actor_name,
@@ -49,7 +48,11 @@ class Sending(Base):
             "payload": self.audit.payload.db_value(new.payload),
             "signature": None if self._signer is None else self._signer.sign(new),
         }
-        insert = self._rendered(self._insert, is_out, tuple(own))
+        if new.columns or len(self.audit._meta.fields) > len(_AUDITS):
+            # Values and defaults of a subclass's columns may be expressions.
+            insert = Rendered(plain_of(self.database), self._insert(is_out, **new.columns))
+        else:
+            insert = self._rendered(self._insert, is_out)
         if transaction is None:
             count = self.connections.run(lambda lane: insert.run(lane, values))
         else:
@@ -59,32 +62,21 @@ class Sending(Base):
             raise DurableError("a constraint on a column of the table of audits refuses it")
         return bool(count == 1)
 
-    def _insert(self, is_out: bool, own: tuple[str, ...]) -> Any:
-        starts_at = self.now() + parameter("starts_in")
+    def _insert(self, is_out: bool, **own: Any) -> Any:
         named = ("namespace", "message_id", "actor_name", "queue_name", "epoch", "job_timeout", "lease",
                  "backoff", "broker_message_id", "payload", "signature")  # fmt: skip
-        return self.audit.insert(
-            **{name: parameter(_own(name)) for name in own},
+        query = self.audit.insert(
+            **own,
             **{name: parameter(name) for name in named},
             state=PENDING,
             due_at=self.now() + parameter("due_in"),
-            scheduled_at=starts_at,
+            scheduled_at=self.now() + parameter("starts_in"),
             created_at=self.now(),
             enqueued_at=self.now() if is_out else None,
             enqueue_count=1,
-        ).on_conflict_ignore()
-
-    def _own_columns(self, new: NewAudit) -> dict[str, Any]:
-        """What a subclass of Audit has beside its columns, in the terms of the database."""
-        meta = self.audit._meta
-        if len(meta.fields) == len(_AUDITS):
-            return {}
-        values = {**meta.get_default_dict(), **new.columns}
-        return {
-            name: meta.fields[name].db_value(value)
-            for name, value in values.items()
-            if name not in _AUDITS
-        }
+        )
+        # Where the database would return the id, SQLite counts no rows.
+        return query.on_conflict_ignore().returning()
 
     def _has(self, message_id: str, transaction: peewee.Database | None) -> bool:
         query = self.audit.select(self.audit.id).where(self.audit.message_id == message_id).tuples()
@@ -215,8 +207,3 @@ class Sending(Base):
             & (self.audit.epoch == 0)
             & (self.audit.due_at == self.audit.created_at + due_in)
         )
-
-
-def _own(name: str) -> str:
-    """The parameter of a subclass's column."""
-    return f"own {name}"

@@ -1,7 +1,9 @@
 """Audits in a table of their own, in a database of their own, with columns of their own."""
 
+import dramatiq
 import peewee
 import pytest
+from dramatiq.middleware import MiddlewareError
 
 from dramatiq_durable import Audit, DurableMiddleware, Monitor, current_audit, durable_actor
 
@@ -28,6 +30,25 @@ def model_of():
         return type("Own", (Audit,), {"Meta": meta})
 
     return make
+
+
+@pytest.fixture
+def declare_refused():
+    """``declare_refused(broker)``: a message that another middleware refused to enqueue."""
+
+    class Refuse(dramatiq.Middleware):
+        def before_enqueue(self, broker, message, delay):
+            raise MiddlewareError("not this one")
+
+    def send(broker):
+        job = durable_actor(actor_name="job")(lambda: None)
+        broker.add_middleware(Refuse())
+        message = job.message()
+        with pytest.raises(MiddlewareError):
+            broker.enqueue(message)
+        return message
+
+    return send
 
 
 def messages_in(database, table="durable_audits"):
@@ -177,3 +198,53 @@ def test_the_application_reads_its_columns_with_peewee(tenants, db):
         "pending",
         "job",
     )
+
+
+class Kinds(DurableMiddleware):
+    """Fills columns by values that become expressions, and by expressions."""
+
+    def audit_columns(self, broker, message):
+        return {"labels": {"a": 1}, "region": peewee.fn.UPPER("eu"), "tenant_id": 5}
+
+
+@pytest.mark.parity(11)
+def test_columns_may_be_of_any_kind_and_have_defaults_that_are_called(stub_broker, sqlite_db):
+    numbers = iter(range(10))
+
+    class Tenant(peewee.Model):
+        class Meta:
+            database = sqlite_db
+
+    class KindsAudit(Audit):
+        labels = peewee.JSONField(null=True)
+        region = peewee.CharField(null=True)
+        tenant = peewee.ForeignKeyField(Tenant, column_name="tenant_id", null=True)
+        number = peewee.IntegerField(null=True, default=lambda: next(numbers))
+
+        class Meta:
+            database = sqlite_db
+            table_name = "kinds_audits"
+
+    durable = Kinds(sqlite_db, audit_model=KindsAudit)
+    stub_broker.add_middleware(durable)
+    durable.create_tables()
+    job = durable_actor(actor_name="job")(lambda: None)
+    job.send()
+    job.send()
+    rows = list(KindsAudit.select().order_by(KindsAudit.id))
+    assert [(r.labels, r.region, r.__data__["tenant"], r.number) for r in rows] == [
+        ({"a": 1}, "EU", 5, 0),
+        ({"a": 1}, "EU", 5, 1),
+    ]
+    durable.store.connections.close()
+
+
+@pytest.mark.failure(3)
+def test_a_database_that_would_return_ids_counts_what_is_inserted(
+    stub_broker, tmp_path, make_durable, declare_refused
+):
+    database = peewee.SqliteDatabase(tmp_path / "ids.db", returning_clause=True)
+    durable = make_durable(stub_broker, database)
+    message = declare_refused(stub_broker)
+    assert durable.store.get(message.message_id) is None
+    database.close()

@@ -65,3 +65,8 @@ def test_the_latest_does_not_wait_for_all_that_is_older(
 def test_numbers_that_make_no_sense_are_refused(stub_broker, stub_durable, name, value):
     with pytest.raises(DurableError, match=f"{name} must be more than 0"):
         Monitor(stub_broker, **{name: value})
+
+
+def test_a_rate_may_be_unlimited(stub_broker, stub_durable, lost):
+    lost(100)
+    assert Monitor(stub_broker, max_rate=float("inf")).run_once().recovered == 101

@@ -241,3 +241,20 @@ def test_a_refusal_of_a_retry_whose_receipt_is_lost_is_counted_once(
         eventually(lambda: proxy.cuts and not refusing_broker.queues["default"].unfinished_tasks)
     assert proxy.cuts == 1
     assert audit_of(message).enqueue_count == before - 1
+
+
+@pytest.mark.failure(43)
+def test_what_is_enqueued_again_is_out_although_its_table_is_gone(
+    redis_broker, sqlite_db, make_durable, waiting, caplog
+):
+    make_durable(redis_broker, sqlite_db)
+
+    @durable_actor
+    def charge(order_id):
+        raise AssertionError
+
+    message = charge.send(42)
+    sqlite_db.execute_sql("DROP TABLE durable_audits")
+    redis_broker.enqueue(message)
+    assert waiting(redis_broker) == 2
+    assert "is not noted" in caplog.text
