@@ -11,15 +11,19 @@ from unittest import mock
 
 from dramatiq_durable import DurableError
 from dramatiq_durable.store import Held, Marked, Store
+from dramatiq_durable.store.many import key_of
 
-MUTANTS: dict[str, tuple[str, Callable[[Any], Any]]] = {}
+MUTANTS: dict[str, tuple[str, Callable[[Any], Any], int]] = {}
 
 
-def _mutant(method: str) -> Callable[[Any], Any]:
-    """Replaces a method of the store by what the decorated function makes of it."""
+def _mutant(method: str, first_seed: int = 0) -> Callable[[Any], Any]:
+    """Replaces a method of the store by what the decorated function makes of it.
+
+    One that few seeds notice names a *first_seed* shortly before one of them.
+    """
 
     def named(broken: Any) -> Any:
-        MUTANTS[broken.__name__] = (method, broken)
+        MUTANTS[broken.__name__] = (method, broken, first_seed)
         return broken
 
     return named
@@ -27,7 +31,7 @@ def _mutant(method: str) -> Callable[[Any], Any]:
 
 @contextmanager
 def installed(name: str) -> Iterator[None]:
-    method, broken = MUTANTS[name]
+    method, broken, _ = MUTANTS[name]
     with mock.patch.object(Store, method, broken(getattr(Store, method))):
         yield
 
@@ -62,6 +66,14 @@ def mark_has_no_guard(mark: Any) -> Any:
             now = {name: getattr(audit, name) for name in ("state", "epoch", "due_at")}
             marked = Marked(dataclasses.replace(stale, **now), stale.now + timedelta(seconds=60))
         return marked
+
+    return broken
+
+
+@_mutant("_lock", first_seed=1_300)
+def marking_many_has_no_guard(_: Any) -> Any:
+    def broken(store: Any, lane: Any, listed: Any) -> Any:
+        return {key_of(stale) for stale in listed}
 
     return broken
 

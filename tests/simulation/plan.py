@@ -45,6 +45,7 @@ class Plan:
         #: What becomes of the copies that a dead worker had not acked.
         self.redelivery = rng.choice(("at once", "late", "never"))
         self.actions = list(_actions(rng, self.jobs)) if rng.random() < 0.4 else []
+        self.together = rng.random() < 0.5  # monitors mark, send and confirm many at once
 
     def all_jobs(self) -> list[Job]:
         return [*self.jobs, *(job.follower for job in self.jobs if job.follower is not None)]

@@ -14,6 +14,7 @@ from dramatiq.worker import ConsumerThread, WorkerThread
 
 from dramatiq_durable import DurableError, DurableMiddleware, Monitor, durable_actor
 from dramatiq_durable.middleware import find_middleware
+from dramatiq_durable.pipelining import Pipelining
 
 from .bodies import Refusal
 from .broker import SimulatedBroker
@@ -115,10 +116,21 @@ def operate(actions: list[Action]) -> Callable[[Application], None]:
     return main
 
 
+class Together(Pipelining):
+    """As for a broker that takes many messages in one round trip, but that they go one by one."""
+
+    collects = True
+
+    def push_all(self, messages: Any) -> Any:
+        return [self._attempt(*each) for each in messages]
+
+
 def watch(app: Application) -> None:
     """Make a pass whenever an audit is due; those in between, which find nothing, are left out."""
     world, now = app.world, app.world.scheduler
     monitor = Monitor(app.broker)
+    if world.plan.together:
+        monitor.middleware.pipelining = Together(app.broker)
     earliest = 0.0
     while True:
         lag = world.rng.choice((0.001, 0.001, 1, 5))

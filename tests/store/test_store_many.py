@@ -97,15 +97,16 @@ def test_a_row_that_somebody_holds_is_passed_by_and_holds_up_no_other(
         other_db.execute_sql("UPDATE durable_audits SET worker = 'w2' WHERE id = %s", [stale.id])
 
     stale = listed(4)
+    monitors = store.reserved()
     with other_db.atomic() as transaction:
         hold(stale[2])
-        marked = store.mark_all([(each, MINUTE) for each in stale])
+        marked = monitors.mark_all([(each, MINUTE) for each in stale])
         transaction.rollback()
     assert [each.stale for each in marked] == [stale[0], stale[1], stale[3]]
 
     with other_db.atomic() as transaction:
         hold(stale[1])
-        store.confirm_all([(each, "b1") for each in marked])
+        monitors.confirm_all([(each, "b1") for each in marked])
         transaction.rollback()
     ids = [rows.of(each.message_id)["broker_message_id"] for each in stale]
     assert ids == ["b1", None, None, "b1"]
