@@ -3,17 +3,11 @@
 In a process of its own: one that is struck in the wrong place may hang.
 """
 
-import sys
-
 import pytest
 
-pytestmark = [
-    pytest.mark.failure(22),
-    pytest.mark.skipif(
-        sys.version_info >= (3, 12),
-        reason="CPython loses its trace of opcodes, or crashes, in inlined comprehensions",
-    ),
-]
+from .striking import needs_the_trace
+
+pytestmark = [pytest.mark.failure(22), needs_the_trace]
 
 SOURCE = """
     import os

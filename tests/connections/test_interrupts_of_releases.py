@@ -5,7 +5,9 @@ In a process of its own: one that is struck in the wrong place may hang.
 
 import pytest
 
-pytestmark = [pytest.mark.failure(22), pytest.mark.failure(24)]
+from .striking import needs_the_trace
+
+pytestmark = [pytest.mark.failure(22), pytest.mark.failure(24), needs_the_trace]
 
 SOURCE = """
     import logging
