@@ -39,7 +39,8 @@ def test_a_job_whose_actor_is_missing_stays_open_and_runs_when_the_actor_is_back
 
     def sent_again():
         audit = new.audit(message)
-        wait = audit.due_at and audit.due_at - audit.enqueued_at
+        # It has none while a monitor sends it.
+        wait = audit.enqueued_at and audit.due_at - audit.enqueued_at
         return audit.enqueue_count >= 2 and wait == timedelta(seconds=1.3)
 
     eventually(sent_again, message="not sent again, to wait for job_timeout and backoff")

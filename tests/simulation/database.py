@@ -29,14 +29,25 @@ class Connection(sqlite3.Connection):
         super().__init__(self.server.uri, *args, **kwargs)
         self.server.connections.setdefault(process, []).append(self)
 
+    def cursor(self, *args: Any, **kwargs: Any) -> Any:
+        self._check()
+        return super().cursor(Cursor)
+
+    def rollback(self) -> None:
+        self._check()
+        super().rollback()
+
+    def _check(self) -> None:
+        """That of a crashed process is closed, and who unwinds there is to see nothing but that."""
+        task = current_task()
+        if task is not None:
+            task.scheduler.check()
+
     def close(self) -> None:
         mine = self.server.connections.get(self.process, [])
         if self in mine:
             mine.remove(self)
         super().close()
-
-    def cursor(self, factory: Any = None) -> Any:
-        return super().cursor(Cursor)
 
 
 class Cursor(sqlite3.Cursor):
