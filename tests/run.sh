@@ -88,4 +88,4 @@ if [ $# -eq 0 ]; then
     set -- --ignore tests/chaos
 fi
 step "tests"
-exec "$bin/python" -m pytest -n 3 "$@"
+exec "$bin/python" -m pytest -n 4 "$@"
