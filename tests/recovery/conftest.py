@@ -2,12 +2,15 @@
 
 import threading
 import uuid
+from contextlib import contextmanager
 
 import dramatiq
 import pytest
 from dramatiq.brokers.stub import StubBroker
 
 from dramatiq_durable import durable_actor
+
+from .unknown import UnknownBroker
 
 
 @pytest.fixture
@@ -34,6 +37,51 @@ def declare(ran):
 def stub_durable(stub_broker, sqlite_db, make_durable):
     """A DurableMiddleware on a StubBroker and SQLite."""
     return make_durable(stub_broker, sqlite_db)
+
+
+@contextmanager
+def running(*monitors):
+    """The ``run()`` of each of *monitors* in a thread, until the block ends."""
+    threads = [threading.Thread(target=monitor.run) for monitor in monitors]
+    for thread in threads:
+        thread.start()
+    try:
+        yield
+    finally:
+        for monitor in monitors:
+            monitor.stop()
+        for thread in threads:
+            thread.join(timeout=30)
+    assert not any(thread.is_alive() for thread in threads)
+
+
+@pytest.fixture
+def passes(sqlite_db, eventually):
+    """``passes(n)``: wait until the monitors have begun *n* more passes."""
+    selects = []
+
+    def note(event):
+        if event.sql.startswith("SELECT") and '"due_at" <=' in event.sql:
+            selects.append(event)
+
+    def passes(count):
+        before = len(selects)
+        eventually(lambda: len(selects) >= before + count)
+
+    sqlite_db.query_hooks.append(note)
+    yield passes
+    sqlite_db.query_hooks.remove(note)
+
+
+@pytest.fixture
+def unknown(use):
+    """A broker of which nothing is known."""
+    return use(UnknownBroker())
+
+
+@pytest.fixture
+def rabbitmq(rabbitmq_broker):
+    return rabbitmq_broker
 
 
 class Watcher(dramatiq.Middleware):

@@ -13,16 +13,6 @@ TIMEOUT = {"minutes": 11}  # of a message, with its first backoff
 
 
 @pytest.fixture
-def unknown(use):
-    return use(UnknownBroker())
-
-
-@pytest.fixture
-def rabbitmq(rabbitmq_broker):
-    return rabbitmq_broker
-
-
-@pytest.fixture
 def take(make_durable):
     """``take(durable, count)``: a worker that completes the next *count* copies of the queue, if they are to be run."""
 

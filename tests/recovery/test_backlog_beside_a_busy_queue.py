@@ -6,18 +6,6 @@ import pytest
 
 from dramatiq_durable import Monitor
 
-from .unknown import UnknownBroker
-
-
-@pytest.fixture
-def unknown(use):
-    return use(UnknownBroker())
-
-
-@pytest.fixture
-def rabbitmq(rabbitmq_broker):
-    return rabbitmq_broker
-
 
 @pytest.fixture
 def complete(clock):

@@ -1,33 +1,22 @@
 """A monitor that runs notices what its broker has lost, and does not wait until each message is stale."""
 
-import threading
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 
 import pytest
 from dramatiq.brokers.redis import RedisBroker
 
 from dramatiq_durable import Monitor
 
+from .conftest import running
+
 pytestmark = pytest.mark.failure(35)
 
 CANARY = "dramatiq:__durable_canary__"
 
 
-@contextmanager
 def watched(*brokers):
     """A monitor of each of *brokers* runs, until the block ends."""
-    monitors = [Monitor(broker, interval=0.02) for broker in brokers]
-    threads = [threading.Thread(target=monitor.run) for monitor in monitors]
-    for thread in threads:
-        thread.start()
-    try:
-        yield
-    finally:
-        for monitor in monitors:
-            monitor.stop()
-        for thread in threads:
-            thread.join(timeout=30)
-    assert not any(thread.is_alive() for thread in threads)
+    return running(*[Monitor(broker, interval=0.02) for broker in brokers])
 
 
 @pytest.fixture

@@ -1,11 +1,10 @@
 """A delay queue of RabbitMQ: what its consumer holds is not lost, what went with the queue is."""
 
-import threading
-from contextlib import contextmanager
-
 import pytest
 
 from dramatiq_durable import Monitor
+
+from .conftest import running
 
 pytestmark = [pytest.mark.failure(35), pytest.mark.failure(8)]
 
@@ -15,38 +14,6 @@ DELAY = 3_600_000
 @pytest.fixture
 def durable(rabbitmq_broker, sqlite_db, make_durable):
     return make_durable(rabbitmq_broker, sqlite_db)
-
-
-@pytest.fixture
-def passes(sqlite_db, eventually):
-    """``passes(n)``: wait until the monitors have begun *n* more passes."""
-    selects = []
-
-    def note(event):
-        if event.sql.startswith("SELECT") and '"due_at" <=' in event.sql:
-            selects.append(event)
-
-    def passes(count):
-        before = len(selects)
-        eventually(lambda: len(selects) >= before + count)
-
-    sqlite_db.query_hooks.append(note)
-    yield passes
-    sqlite_db.query_hooks.remove(note)
-
-
-@contextmanager
-def watched(broker):
-    """A monitor of *broker* runs, until the block ends."""
-    monitor = Monitor(broker, interval=0.02)
-    thread = threading.Thread(target=monitor.run)
-    thread.start()
-    try:
-        yield
-    finally:
-        monitor.stop()
-        thread.join(timeout=30)
-    assert not thread.is_alive()
 
 
 @pytest.fixture
@@ -95,7 +62,7 @@ def test_what_the_consumer_of_a_delay_queue_holds_is_not_taken_for_lost_by_a_mon
 ):
     send(300)
     fetch_all()
-    with watched(rabbitmq_broker):
+    with running(Monitor(rabbitmq_broker, interval=0.02)):
         passes(5)
     assert ready() == 0
     assert counted() == [1] * 300
@@ -121,7 +88,7 @@ def test_what_was_in_a_delay_queue_that_was_deleted_is_sent_again_once(
 ):
     send(number)
     rabbitmq_broker.connection.channel().queue_delete("default.DQ")
-    with watched(rabbitmq_broker):
+    with running(Monitor(rabbitmq_broker, interval=0.02)):
         eventually(lambda: min(counted()) >= 2)
         passes(5)
     assert counted() == [2] * number

@@ -1,7 +1,6 @@
 """Several monitors of one Redis: that one has searched, or only looked, hides no loss from the others."""
 
-import threading
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import ExitStack, closing
 
 import peewee
 import pytest
@@ -10,24 +9,12 @@ from dramatiq.brokers.redis import RedisBroker
 from dramatiq_durable import Monitor, durable_actor
 from tests.support.proxy import Proxy
 
+from .conftest import running
+
 pytestmark = [pytest.mark.failure(35), pytest.mark.failure(30)]
 
 OLD = {"seconds": 10}  # enough for a message not to be on its way any more
 SOON = 5  # seconds, of which none of them is a job_timeout
-
-
-@contextmanager
-def watched(broker, interval):
-    """A monitor of *broker* runs, until the block ends."""
-    monitor = Monitor(broker, interval=interval)
-    thread = threading.Thread(target=monitor.run)
-    thread.start()
-    try:
-        yield
-    finally:
-        monitor.stop()
-        thread.join(timeout=30)
-    assert not thread.is_alive()
 
 
 def counted(durable):
@@ -102,7 +89,7 @@ def test_a_single_pass_of_another_process_does_not_hide_the_loss_from_a_monitor_
     sqlite_db.query_hooks.append(
         lambda event: 'finished_at" <=' in event.sql and cleanups.append(event)
     )
-    with watched(redis_broker, interval=1):
+    with running(Monitor(redis_broker, interval=1)):
         eventually(lambda: cleanups)  # with which each pass ends
         assert counted(durable) == [1] * 3
         redis_broker.client.flushdb()

@@ -27,24 +27,6 @@ def run():
         assert not thread.is_alive()
 
 
-@pytest.fixture
-def passes(sqlite_db, eventually):
-    """``passes(n)``: wait until the monitor has begun *n* more passes."""
-    selects = []
-
-    def note(event):
-        if event.sql.startswith("SELECT") and "ORDER BY" in event.sql:
-            selects.append(event)
-
-    def passes(count):
-        before = len(selects)
-        eventually(lambda: len(selects) >= before + count)
-
-    sqlite_db.query_hooks.append(note)
-    yield passes
-    sqlite_db.query_hooks.remove(note)
-
-
 def own_records(caplog):
     return [r for r in caplog.records if r.name.startswith("dramatiq_durable")]
 

@@ -1,25 +1,12 @@
 """What comes back after an outage comes at a bounded rate, and what is new does not wait for all of it."""
 
-import threading
-from contextlib import contextmanager
-
 import pytest
 
 from dramatiq_durable import DurableError, Monitor
 
+from .conftest import running
+
 pytestmark = pytest.mark.failure(33)
-
-
-@contextmanager
-def running(monitor):
-    thread = threading.Thread(target=monitor.run)
-    thread.start()
-    try:
-        yield
-    finally:
-        monitor.stop()
-        thread.join(timeout=30)
-    assert not thread.is_alive()
 
 
 @pytest.fixture
