@@ -1,7 +1,7 @@
 """Private PostgreSQL and MariaDB servers.
 
-They don't wait for the disk.  What they have committed is in the operating
-system's hands all the same, so that it is there after :meth:`Server.kill`.
+They don't wait for the disk, unless they are told to.  What they have committed is in the
+operating system's hands all the same, so that it is there after :meth:`Server.kill`.
 """
 
 from __future__ import annotations
@@ -24,9 +24,10 @@ class PostgresServer(Server):
     stop_signal = signal.SIGINT  # fast: clients are disconnected
     kill_signal = signal.SIGQUIT  # immediate: recovers from its log at the next start
 
-    def __init__(self) -> None:
+    def __init__(self, **settings: str) -> None:
         initdb, self._program = find("initdb"), find("postgres")
         super().__init__()
+        self._settings = settings
         self._data = self.folder / "data"
         self._numbers = itertools.count(1)
         options = "--username postgres --auth trust --encoding UTF8 --locale C --no-sync"
@@ -53,6 +54,7 @@ class PostgresServer(Server):
             "fsync": "off",
             "max_connections": "200",
             "shared_buffers": "64MB",
+            **self._settings,
         }
         options = [word for name, value in settings.items() for word in ("-c", f"{name}={value}")]
         return [self._program, "-D", str(self._data), "-p", str(self.port), *options]
@@ -70,9 +72,10 @@ class PostgresServer(Server):
 
 
 class MariadbServer(Server):
-    def __init__(self) -> None:
+    def __init__(self, **settings: str) -> None:
         install, self._program = find("mariadb-install-db"), find("mariadbd")
         super().__init__()
+        self._settings = {name.replace("_", "-"): value for name, value in settings.items()}
         self._data = self.folder / "data"
         self._numbers = itertools.count(1)
         # In /tmp, a server that starts would delete the temporary tables of another.
@@ -108,6 +111,7 @@ class MariadbServer(Server):
             "bind-address": "127.0.0.1",
             "innodb-flush-log-at-trx-commit": "2",
             "innodb-buffer-pool-size": "64M",
+            **self._settings,
         }
         options = [f"--{name}={value}" for name, value in settings.items()]
         fixed = ["--no-defaults", "--skip-name-resolve", "--skip-log-bin", self._tmpdir]

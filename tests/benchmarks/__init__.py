@@ -1,0 +1,1 @@
+"""What durability costs, beside plain Dramatiq and other queues: ``sh tests/run.sh bench``."""
