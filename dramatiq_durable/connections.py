@@ -9,7 +9,14 @@ from typing import TypeVar
 
 import peewee
 
-from .errors import AuditLocked, DatabaseUnreachable, DurableError, SchemaMismatch, TableMissing
+from .errors import (
+    AccessRefused,
+    AuditLocked,
+    DatabaseUnreachable,
+    DurableError,
+    SchemaMismatch,
+    TableMissing,
+)
 from .faults import Fault, fault_of, first_line
 from .lanes import Lanes, Worn, in_memory
 
@@ -21,6 +28,8 @@ PAUSE = 0.05  # seconds before a statement is repeated, doubled each time, with 
 # How often a statement is repeated after each fault.
 REPETITIONS = {Fault.CONTENTION: 5, Fault.LOCKED: 5}
 RESERVED_REPETITIONS = {Fault.CONTENTION: 1}
+
+OF_THE_TABLE = {Fault.NO_TABLE, Fault.NO_COLUMN, Fault.REFUSED}
 
 
 class Connections:
@@ -49,6 +58,7 @@ class Connections:
           AuditLocked: Another transaction holds the row.
           DatabaseUnreachable: The database does not answer, or (SQLite) stays locked.
           SchemaMismatch: The table is missing or lacks a column.
+          AccessRefused: The user lacks a right.
         """
         repeated = 0
         reconnected = False
@@ -68,6 +78,16 @@ class Connections:
                     raise
                 else:
                     raise _named(fault, error) from error
+
+    def run_in(self, transaction: peewee.Database, statement: Callable[[peewee.Database], T]) -> T:
+        """The same in the caller's *transaction*, once; what others are at fault for is its own to judge."""
+        try:
+            return statement(transaction)
+        except peewee.PeeweeException as error:
+            fault = fault_of(error)
+            if fault in OF_THE_TABLE:
+                raise _named(fault, error) from error
+            raise
 
     def close(self) -> None:
         """Close the connections that no statement is using now."""
@@ -93,6 +113,12 @@ def _named(fault: Fault, error: peewee.PeeweeException) -> DurableError:
         return SchemaMismatch(
             "the table of audits is of another version, for it lacks a column; the changelog says how "
             "to change it, and `dramatiq-durable schema sql BROKER` how it must be"
+        )
+    if fault is Fault.REFUSED:
+        return AccessRefused(
+            f"the database refuses it ({first_line(error)}); "
+            "grant its user SELECT, INSERT, UPDATE and DELETE on the table of audits, on PostgreSQL also "
+            "USAGE on its sequence; who creates the table needs CREATE, on MySQL and MariaDB also INDEX"
         )
     if fault is Fault.LOCKED:
         return AuditLocked(

@@ -55,6 +55,10 @@ class AuditLocked(DatabaseUnreachable):
     """Another transaction holds the row locked for longer than we wait; nothing is written."""
 
 
+class AccessRefused(DurableError):
+    """The database's user lacks a right; nothing is written."""
+
+
 class SchemaMismatch(DurableError):
     """The table of audits is missing, or of another version of this library."""
 

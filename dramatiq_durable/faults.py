@@ -15,6 +15,7 @@ class Fault(enum.Enum):
     UNREACHABLE = "the connection or the server is gone, or the server can't serve"
     NO_TABLE = "the table is missing"
     NO_COLUMN = "the table lacks a column"
+    REFUSED = "the user lacks a right"
     OTHER = "the statement itself is at fault"
 
 
@@ -29,6 +30,7 @@ _POSTGRES = {
     "42P01": Fault.NO_TABLE,
     "3F000": Fault.NO_TABLE,
     "42703": Fault.NO_COLUMN,
+    "42501": Fault.REFUSED,
 }
 # Connection, resources, operator intervention, authorisation, no such database, read-only, timeouts that disconnect.
 _POSTGRES_UNREACHABLE = ("08", "53", "57P", "58", "28", "3D", "25006", "25P03", "25P04")
@@ -42,6 +44,8 @@ _MYSQL = {
     1205: Fault.LOCKED,
     1146: Fault.NO_TABLE,
     1054: Fault.NO_COLUMN,
+    1142: Fault.REFUSED,  # of a table
+    1143: Fault.REFUSED,  # of a column
 }
 # Client and server errors of a connection that is lost, refused, shut down, out of resources, or read-only.
 _MYSQL_UNREACHABLE = {

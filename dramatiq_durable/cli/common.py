@@ -12,8 +12,9 @@ from datetime import timedelta
 from typing import Any
 
 import click
+import dramatiq
 import peewee
-from dramatiq.cli import import_broker
+from dramatiq.cli import import_broker, import_object
 from dramatiq.errors import BrokerConnectionError
 from redis import RedisError
 
@@ -121,7 +122,7 @@ def _middleware(broker: str, path: tuple[str, ...], modules: tuple[str, ...]) ->
     sys.path[:0] = path
     found = _imported(
         broker,
-        lambda: import_broker(broker)[1],
+        functools.partial(_broker, broker),
         "BROKER is module, module:broker or module:callable, as for the dramatiq command",
     )
     for module in modules:
@@ -134,6 +135,14 @@ def _middleware(broker: str, path: tuple[str, ...], modules: tuple[str, ...]) ->
         return find_middleware(found)
     except DurableError as error:
         raise Problem(str(error), USAGE) from error
+
+
+def _broker(name: str) -> dramatiq.Broker:
+    if isinstance(import_object(name)[1], dramatiq.Actor):
+        # It would be called, as what makes a broker is.
+        raise ImportError("it is an actor")  # noqa: TRY004 - as the dramatiq command says it
+    found: dramatiq.Broker = import_broker(name)[1]
+    return found
 
 
 def _imported(name: str, load: Callable[[], Any], advice: str) -> Any:
@@ -159,8 +168,5 @@ def _problem(error: Exception, broker: str) -> Problem:
     if isinstance(error, (peewee.ImproperlyConfigured, DurableError)):
         return Problem(str(error))
     if isinstance(error, peewee.PeeweeException):
-        return Problem(
-            f"the database refuses: {first_line(error)}; check the database URL, and what is "
-            "granted to its user: `GRANT SELECT, INSERT, UPDATE, DELETE ON durable_audits TO ...`"
-        )
+        return Problem(f"the database refuses: {first_line(error)}; check the database URL")
     return Problem(f"{type(error).__name__}: {error}; --verbose shows where it comes from")

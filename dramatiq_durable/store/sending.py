@@ -56,7 +56,7 @@ class Sending(Base):
         if transaction is None:
             count = self.connections.run(lambda lane: insert.run(lane, values))
         else:
-            count = insert.run(transaction, values)
+            count = self.connections.run_in(transaction, lambda lane: insert.run(lane, values))
         # What is ignored is a conflict of any column, and on SQLite whatever is NULL but must not be.
         if count != 1 and not self._has(new.message_id, transaction):
             raise DurableError("a constraint on a column of the table of audits refuses it")

@@ -26,6 +26,11 @@ APP = """
 
     def unset():
         dramatiq.set_broker(plain)
+
+
+    @durable_actor(broker=broker)
+    def charge():
+        print("charged")
 """
 
 
@@ -52,6 +57,13 @@ def test_the_broker_is_named_as_for_the_dramatiq_command(shop, broker):
     done = shop.run("status", broker)
     assert (done.returncode, done.stderr) == (0, "")
     assert "0 pending" in done.stdout
+
+
+def test_an_actor_that_is_named_for_the_broker_is_not_run(shop):
+    done = shop.run("status", "app:charge")
+    assert (done.returncode, done.stdout) == (2, "")
+    [line] = done.stderr.splitlines()
+    assert "cannot import 'app:charge': ImportError: it is an actor; BROKER is module" in line
 
 
 def test_further_modules_are_imported_for_their_actors(shop):

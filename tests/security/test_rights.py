@@ -1,6 +1,7 @@
 """The rights that the README names for each role are enough, and all of them are needed."""
 
 import re
+from contextlib import nullcontext
 from pathlib import Path
 
 import dramatiq
@@ -9,6 +10,7 @@ import pytest
 from dramatiq.brokers.stub import StubBroker
 
 from dramatiq_durable import (
+    AuditWriteFailed,
     DurableError,
     DurableMiddleware,
     Monitor,
@@ -252,4 +254,27 @@ def test_a_command_says_which_right_is_missing(of_app, grant, command_on):
     [line] = done.stderr.splitlines()
     assert "denied" in line
     assert "durable_audits" in line
-    assert "GRANT SELECT, INSERT, UPDATE, DELETE" in line
+    assert "grant its user SELECT, INSERT, UPDATE and DELETE" in line
+
+
+def test_who_may_not_create_the_table_is_told_what_that_needs(
+    of_app, grant, database_url, command_on
+):
+    if "mysql" in database_url:
+        grant("INDEX")  # or the user may not even connect to the database
+    done = command_on(of_app[0])("schema create")
+    assert (done.exit_code, done.stdout) == (1, "")
+    [line] = done.stderr.splitlines()
+    assert "denied" in line
+    assert "who creates the table needs CREATE" in line
+
+
+@pytest.mark.parametrize("in_transaction", [False, True])
+def test_a_sender_says_which_right_is_missing(of_app, owner, grant, audits, in_transaction):
+    _, durable, job, _ = of_app
+    _, owned, _, _ = owner
+    grant("SELECT")
+    around = durable.database.atomic() if in_transaction else nullcontext()
+    with pytest.raises(AuditWriteFailed, match=r"denied.*grant its user SELECT, INSERT"), around:
+        job.send("now")
+    assert audits(owned) == []
