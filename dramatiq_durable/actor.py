@@ -2,20 +2,58 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
-from typing import Any, ParamSpec, TypeVar, overload
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from typing import Any, ParamSpec, Protocol, TypeVar, overload
 
 import dramatiq
-from dramatiq.actor import ActorDecorator
+
+from .bulk import Progress
+from .errors import OptionError
+from .middleware import find_middleware
 
 P = ParamSpec("P")
 R = TypeVar("R")
 
 
+class DurableActor(dramatiq.Actor[P, R]):
+    """An actor whose messages survive the loss of the broker."""
+
+    def send_many(
+        self,
+        arguments: Iterable[Sequence[Any]],
+        *,
+        delay: int | None = None,
+        progress: Progress | None = None,
+    ) -> int:
+        """Send a message for each tuple of positional arguments, all of them or none.
+
+        :meth:`DurableMiddleware.send_many` says more; with ``actor.message()`` it takes keyword arguments too.
+        """
+        return find_middleware(self.broker).send_many(
+            map(self._message, arguments), delay=delay, progress=progress
+        )
+
+    def _message(self, arguments: Any) -> dramatiq.Message[R]:
+        if not isinstance(arguments, (tuple, list)):
+            raise OptionError(
+                f"send_many() of {self.actor_name!r} takes a tuple of arguments for each message, "
+                f"not {type(arguments).__name__}"
+            )
+        message: dramatiq.Message[R] = self.message_with_options(args=tuple(arguments))
+        return message
+
+
+class ActorDecorator(Protocol):
+    @overload
+    def __call__(self, fn: Callable[P, Awaitable[R]]) -> DurableActor[P, R]: ...
+    @overload
+    def __call__(self, fn: Callable[P, R]) -> DurableActor[P, R]: ...
+
+
 @overload
-def durable_actor(fn: Callable[P, Awaitable[R]], **options: Any) -> dramatiq.Actor[P, R]: ...
+def durable_actor(fn: Callable[P, Awaitable[R]], **options: Any) -> DurableActor[P, R]: ...
 @overload
-def durable_actor(fn: Callable[P, R], **options: Any) -> dramatiq.Actor[P, R]: ...
+def durable_actor(fn: Callable[P, R], **options: Any) -> DurableActor[P, R]: ...
 @overload
 def durable_actor(**options: Any) -> ActorDecorator: ...
 def durable_actor(fn: Any = None, **options: Any) -> Any:
@@ -26,6 +64,8 @@ def durable_actor(fn: Any = None, **options: Any) -> Any:
     run, whatever happens to the broker; when it raises there is no audit, and
     the job will not run.  Inside a transaction of the same Peewee database the audit
     is part of it, and the message is pushed after its commit.
+
+    ``actor.send_many()`` sends many messages together.
 
     Parameters (durations are integers in milliseconds, or timedeltas):
       job_timeout: How long a message may wait for a worker, or run without a heartbeat, before
@@ -43,6 +83,7 @@ def durable_actor(fn: Any = None, **options: Any) -> Any:
       ValueError: An option makes no sense, or the broker has no DurableMiddleware.
     """
     options.setdefault("durable", True)
+    options.setdefault("actor_class", DurableActor)
     if fn is None:
         return dramatiq.actor(**options)
     return dramatiq.actor(**options)(fn)

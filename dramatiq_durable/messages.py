@@ -49,20 +49,24 @@ def stamped(message: AnyMessage, **stamps: Any) -> dramatiq.Message[Any]:
 
 def normalised(message: AnyMessage) -> dramatiq.Message[Any]:
     """The message as it is stored: without anything that belongs to this copy alone."""
-    fields = message.asdict()
+    return dramatiq.Message(**_normalised(message))
+
+
+def _normalised(message: AnyMessage) -> dict[str, Any]:
+    fields: dict[str, Any] = message.asdict()
     fields["queue_name"] = q_name(message.queue_name)
     fields["options"] = {k: v for k, v in message.options.items() if k not in _OF_A_COPY}
-    return dramatiq.Message(**fields)
+    return fields
 
 
 def new_audit(message: AnyMessage, policy: Policy, delay: timedelta) -> NewAudit:
     """What a new audit says of *message*, which is meant to start after *delay*."""
-    stored = normalised(message)
+    stored = _normalised(message)
     return NewAudit(
         message_id=message.message_id,
         actor_name=message.actor_name,
-        queue_name=stored.queue_name,
-        payload=stored.encode(),
+        queue_name=stored["queue_name"],
+        payload=dramatiq.get_encoder().encode(stored),
         delay=delay,
         job_timeout=timedelta(milliseconds=policy.job_timeout),
         lease=timedelta(milliseconds=policy.lease),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable
 from typing import Any
 
 import dramatiq
@@ -14,12 +14,14 @@ from dramatiq.broker import MessageProxy
 from dramatiq.logging import get_logger
 from dramatiq.middleware import Middleware, MiddlewareError
 
+from .bulk import Bulk, Progress
 from .claiming import claim
 from .connections import Connections
-from .errors import AuditWriteFailed, DatabaseUnreachable, DurableError, OptionError
+from .errors import DatabaseUnreachable, DurableError, OptionError
 from .keeper import Keeper
 from .messages import epoch_of
 from .options import ACTOR_DEFAULTS, check_name, check_together, checked, resolve
+from .overrides import Overrides
 from .pipelining import Pipelining
 from .redaction import redact_actor_logs, redact_worker_logs
 from .registry import AnyActor, Registry
@@ -32,7 +34,7 @@ from .working import Run, current_run, set_current, skip_unclaimed
 FLUSH_SECONDS = 10.0
 
 
-class DurableMiddleware(Registry, Middleware):
+class DurableMiddleware(Overrides, Registry, Middleware):
     """Makes the messages of durable actors survive the loss of the broker.
 
     Parameters:
@@ -73,38 +75,6 @@ class DurableMiddleware(Registry, Middleware):
     def actor_options(self) -> set[str]:
         return set(ACTOR_DEFAULTS)
 
-    # To override
-
-    def audit_failed(
-        self, broker: dramatiq.Broker, message: dramatiq.Message[Any], error: Exception
-    ) -> None:
-        """The audit of *message* could not be written.
-
-        Default: raise :class:`AuditWriteFailed`, so that nothing is enqueued.  An
-        override that returns lets the message go out without its audit.
-        """
-        raise AuditWriteFailed(message.message_id, message.actor_name, error) from error
-
-    def enqueue_failed(
-        self, broker: dramatiq.Broker, message: dramatiq.Message[Any], error: Exception
-    ) -> None:
-        """The broker did not take *message*, whose audit is written.
-
-        Default: log it; the monitor sends it.  What an override raises reaches the sender.
-        """
-        self.logger.warning(
-            "The broker did not take message %s of actor %r (%s); the monitor will send it.",
-            message.message_id,
-            message.actor_name,
-            type(error).__name__,
-        )
-
-    def audit_columns(
-        self, broker: dramatiq.Broker, message: dramatiq.Message[Any]
-    ) -> Mapping[str, Any]:
-        """Values for the columns that a subclass of :class:`Audit` adds, by name.  Default: none."""
-        return {}
-
     # For the application
 
     def create_tables(self) -> None:
@@ -120,6 +90,41 @@ class DurableMiddleware(Registry, Middleware):
         """
         end = time.monotonic() + timeout
         return all(keeper.flush(end - time.monotonic()) for keeper in self._keepers.values())
+
+    def send_many(
+        self,
+        messages: Iterable[dramatiq.Message[Any]],
+        *,
+        delay: int | None = None,
+        progress: Progress | None = None,
+    ) -> int:
+        """Send messages of durable actors together: all of their audits in one transaction, then all to the broker.
+
+        When it returns all audits are committed, and all jobs will run; when it raises there is
+        none, and none will.  In a transaction of the same Peewee database they are part of it, and
+        pushed after its commit.  From an iterator it takes any number of messages in little
+        memory, for what does not fit there waits in an anonymous temporary file.
+
+        Parameters:
+          messages: As ``actor.message()`` makes them; their audits are in one table.
+          delay: Milliseconds until they are meant to start.  Default: none.
+          progress: Called as ``progress(written, sent)`` for every few of them, with how many audits are
+            in the transaction, and how many messages have been pushed after it.
+
+        Returns:
+          How many there were.
+
+        Raises:
+          OptionError: A message is not that of a durable actor, has another ``audit_model``, or was sent before.
+          AuditWriteFailed: The audits could not be written.
+        """
+        broker = self.broker
+        if broker is None:
+            raise DurableError("this DurableMiddleware has no broker; declare an actor on it first")
+        bulk = Bulk(self, broker, progress)
+        for message in messages:
+            bulk.add(message, delay)
+        return bulk.send()
 
     # Declaration
 

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
-from itertools import pairwise
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, TypeAlias, TypeVar
 
 import dramatiq
 import redis
@@ -15,12 +14,17 @@ from .sending import Enqueue
 
 Message = dramatiq.Message[Any]
 
+#: Of the script by which a RedisBroker enqueues.
+Call: TypeAlias = "dict[str, Any]"
+
+T = TypeVar("T")
+
 
 class Pipelining:
     """Pushes messages that have their audits; many as if each was pushed by itself.
 
-    A RedisBroker enqueues by a script; the calls of it that a thread makes in :meth:`push_all` are
-    collected, and go out together.  Other brokers take one message after the other.
+    A RedisBroker enqueues by a script; the calls of it that a thread makes in :meth:`collect` are
+    kept, to go out together.  Other brokers take one message after the other.
     """
 
     def __init__(self, broker: dramatiq.Broker) -> None:
@@ -38,34 +42,47 @@ class Pipelining:
         return self._client is not None
 
     def _dispatch(self, **options: Any) -> Any:
-        pipe = getattr(self._collecting, "pipe", None)
-        return self._script(**options) if pipe is None else self._script(**options, client=pipe)
+        calls: list[Call] | None = getattr(self._collecting, "calls", None)
+        return self._script(**options) if calls is None else calls.append(options)
+
+    def collect(self, push: Callable[[], T]) -> tuple[T, list[Call]]:
+        """What *push* returns, and the calls that it has made, which are yet to be sent."""
+        calls: list[Call] = []
+        self._collecting.calls = calls
+        try:
+            return push(), calls
+        finally:
+            del self._collecting.calls
+
+    def send(self, collected: Sequence[Sequence[Call]]) -> list[Exception | None]:
+        """Make these calls in one round trip; returns the first error of each sequence of them.
+
+        When the connection fails it is one of them all, and not known which have arrived.
+        """
+        with self._client.pipeline(transaction=False) as pipe:
+            for calls in collected:
+                for call in calls:
+                    self._script(**call, client=pipe)
+            try:
+                answers = iter(pipe.execute(raise_on_error=False))
+            except (redis.RedisError, OSError) as error:
+                return [error] * len(collected)
+        errors: list[Exception | None] = []
+        for calls in collected:
+            failed = [each for _, each in zip(calls, answers) if isinstance(each, Exception)]  # noqa: B905 - the answers go on
+            errors.append(failed[0] if failed else None)
+        return errors
 
     def push_all(self, messages: Sequence[tuple[Message, int | None]]) -> list[Message | Exception]:
-        """What each push, of a message with its delay, has returned or raised.
-
-        When the connection fails all raise, and it is not known which of them have arrived.
-        """
+        """What each push, of a message with its delay, has returned or raised."""
         if not self.collects or len(messages) == 1:
             return [self._attempt(*each) for each in messages]
-        results, ends = [], []
-        with self._client.pipeline(transaction=False) as pipe:
-            self._collecting.pipe = pipe
-            try:
-                for message, delay in messages:
-                    results.append(self._attempt(message, delay))
-                    ends.append(len(pipe))
-            finally:
-                del self._collecting.pipe
-            try:
-                answers: Sequence[Any] = pipe.execute(raise_on_error=False)
-            except (redis.RedisError, OSError) as error:
-                answers = [error] * ends[-1]
-        for number, (start, end) in enumerate(pairwise([0, *ends])):
-            failed = [each for each in answers[start:end] if isinstance(each, Exception)]
-            if failed and not isinstance(results[number], Exception):
-                results[number] = failed[0]
-        return results
+        pushed = [self.collect(lambda each=each: self._attempt(*each)) for each in messages]  # type: ignore[misc]
+        errors = self.send([calls for _, calls in pushed])
+        return [
+            result if error is None or isinstance(result, Exception) else error
+            for (result, _), error in zip(pushed, errors, strict=True)
+        ]
 
     def _attempt(self, message: Message, delay: int | None) -> Message | Exception:
         enqueue = self._broker.enqueue

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
+from collections.abc import Mapping
 from typing import Any, TypeAlias, cast
 from urllib.parse import urlparse
 
@@ -107,7 +108,7 @@ class Registry:
         """The options of *message*: its own, its actor's, the middleware's."""
         return self.policy_of(message.actor_name, message.options)
 
-    def policy_of(self, actor_name: str, options: Options) -> Policy:
+    def policy_of(self, actor_name: str, options: Mapping[str, Any]) -> Policy:
         actor = self.broker.actors.get(actor_name) if self.broker is not None else None
         return resolve(options, actor.options if actor is not None else {}, self.options)
 

@@ -37,6 +37,7 @@ class Hooks(Protocol):
     """What the wrapper asks of the middleware."""
 
     def policy(self, message: AnyMessage) -> Policy: ...
+    def policy_of(self, actor_name: str, options: Mapping[str, Any]) -> Policy: ...
     def store_for(self, policy: Policy) -> Store: ...
     def audit_failed(self, broker: dramatiq.Broker, message: Message, error: Exception) -> None: ...
     def audit_columns(self, broker: dramatiq.Broker, message: Message) -> Mapping[str, Any]: ...
@@ -58,7 +59,7 @@ class FirstSend:
         options = checked(message.options, f"message for {message.actor_name!r}")
         self.hooks = hooks
         self.broker = broker
-        self.policy = hooks.policy(stamped(message, **options))
+        self.policy = hooks.policy_of(message.actor_name, {**message.options, **options})
         check_together(self.policy, f"message for {message.actor_name!r}")
         self.store = hooks.store_for(self.policy)
         now = self.store.sender_clock()
@@ -90,7 +91,7 @@ class FirstSend:
         if self.written:
             return
         try:
-            new = self._audit_of(message)
+            new = self.audit_of(message)
             transaction = self.store.database if in_transaction else None
             try:
                 self.inserted = self.store.enqueue(new, transaction=transaction)
@@ -105,10 +106,16 @@ class FirstSend:
     def before_push(self, message: Message) -> None:
         self.write(message)
 
-    def _audit_of(self, message: Message) -> NewAudit:
+    def audit_of(self, message: Message) -> NewAudit:
+        """What the audit of *message* says.
+
+        Raises:
+          PayloadTooLarge: It is larger than its ``max_payload_size``.
+        """
         new = new_audit(message, self.policy, self.delay)
         columns = self.hooks.audit_columns(self.broker, message)
-        new = dataclasses.replace(new, columns=columns)
+        if columns:
+            new = dataclasses.replace(new, columns=columns)
         size, limit = len(new.payload), self.policy.max_payload_size
         if limit is not None and size > limit:
             raise PayloadTooLarge(message.actor_name, size, limit)

@@ -36,11 +36,11 @@ up, and each copy carries the epoch it was sent for: one execution an epoch.
 """
 
 from .base import Copy, Held, NewAudit
+from .bulk import Bulk
 from .many import MOST, Many
 from .monitoring import Marked, Stale, instant
 from .operating import Filters, Operating, Tally
 from .schema import Schema
-from .sending import Sending
 from .waiting import Reach, Waiting
 from .working import Working
 
@@ -59,5 +59,5 @@ __all__ = [
 ]
 
 
-class Store(Sending, Working, Waiting, Many, Operating, Schema):
+class Store(Bulk, Working, Waiting, Many, Operating, Schema):
     """The audits of one namespace in one table."""

@@ -56,7 +56,7 @@ class Many(Monitoring):
 
     def _elect(self, lane: Any, wanted: Sequence[tuple[Stale, timedelta]], due_at: int) -> set[int]:
         groups: dict[tuple[int, bool], list[int]] = {}
-        with _transaction(lane):
+        with transaction(lane):
             # What is as it was read cannot change until the end: the UPDATEs need no guard.
             free = self._lock(lane, [stale for stale, _ in wanted])
             for stale, backoff in wanted:
@@ -146,6 +146,7 @@ def _numbered(name: str, values: Sequence[Any]) -> dict[str, Any]:
     return {f"{name}{number}": value for number, value in enumerate(values)}
 
 
-def _transaction(lane: Any) -> Any:
+def transaction(lane: Any) -> Any:
+    """A transaction that is sure of what it reads."""
     # SQLite's other transactions take their lock too late to be sure of what they have read.
     return lane.atomic("IMMEDIATE") if isinstance(lane, peewee.SqliteDatabase) else lane.atomic()

@@ -33,22 +33,8 @@ class Sending(Base):
           DurableError: A constraint of the table refuses the audit.
         """
         is_out = transaction is None and epoch is None
-        values = {
-            "namespace": self.namespace,
-            "message_id": new.message_id,
-            "actor_name": new.actor_name,
-            "queue_name": new.queue_name,
-            "epoch": epoch or 0,
-            "starts_in": microseconds(new.delay),
-            "due_in": microseconds(new.delay + self._late(new, transaction is not None)),
-            "job_timeout": microseconds(new.job_timeout),
-            "lease": microseconds(new.lease),
-            "backoff": microseconds(new.backoff),
-            "broker_message_id": new.broker_message_id,
-            "payload": self.audit.payload.db_value(new.payload),
-            "signature": None if self._signer is None else self._signer.sign(new),
-        }
-        if new.columns or len(self.audit._meta.fields) > len(_AUDITS):
+        values = self._values(new, epoch or 0, self._inserted_due_in(new, transaction is not None))
+        if new.columns or self.has_own_columns:
             # Values and defaults of a subclass's columns may be expressions.
             insert = Rendered(plain_of(self.database), self._insert(is_out, **new.columns))
         else:
@@ -62,21 +48,50 @@ class Sending(Base):
             raise DurableError("a constraint on a column of the table of audits refuses it")
         return bool(count == 1)
 
+    @property
+    def has_own_columns(self) -> bool:
+        """Whether the table has columns that :class:`Audit` has not."""
+        return len(self.audit._meta.fields) > len(_AUDITS)
+
+    def _values(self, new: NewAudit, epoch: int, due_in: int) -> dict[str, Any]:
+        """The values of :meth:`_row`."""
+        return {
+            "namespace": self.namespace,
+            "message_id": new.message_id,
+            "actor_name": new.actor_name,
+            "queue_name": new.queue_name,
+            "epoch": epoch,
+            "starts_in": microseconds(new.delay),
+            "due_in": due_in,
+            "job_timeout": microseconds(new.job_timeout),
+            "lease": microseconds(new.lease),
+            "backoff": microseconds(new.backoff),
+            "broker_message_id": new.broker_message_id,
+            "payload": self.audit.payload.db_value(new.payload),
+            "signature": None if self._signer is None else self._signer.sign(new),
+        }
+
     def _insert(self, is_out: bool, **own: Any) -> Any:
-        named = ("namespace", "message_id", "actor_name", "queue_name", "epoch", "job_timeout", "lease",
-                 "backoff", "broker_message_id", "payload", "signature")  # fmt: skip
-        query = self.audit.insert(
-            **own,
-            **{name: parameter(name) for name in named},
-            state=PENDING,
-            due_at=self.now() + parameter("due_in"),
-            scheduled_at=self.now() + parameter("starts_in"),
-            created_at=self.now(),
-            enqueued_at=self.now() if is_out else None,
-            enqueue_count=1,
-        )
+        query = self.audit.insert(**own, **self._row(is_out))
         # Where the database would return the id, SQLite counts no rows.
         return query.on_conflict_ignore().returning()
+
+    def _row(self, is_out: bool, number: str = "") -> dict[str, Any]:
+        """A new audit; the names of its values end in *number*."""
+        named = ("namespace", "message_id", "actor_name", "queue_name", "epoch", "job_timeout", "lease",
+                 "backoff", "broker_message_id", "payload", "signature")  # fmt: skip
+        counts = ("start_count", "crash_count", "failure_count", "requeue_count")
+        # Constants are none of the values, whose number in a statement is limited.
+        return {
+            **{name: parameter(name + number) for name in named},
+            **dict.fromkeys(counts, peewee.SQL("0")),
+            "state": peewee.SQL(f"'{PENDING}'"),
+            "due_at": self.now() + parameter("due_in" + number),
+            "scheduled_at": self.now() + parameter("starts_in" + number),
+            "created_at": self.now(),
+            "enqueued_at": self.now() if is_out else peewee.SQL("NULL"),
+            "enqueue_count": peewee.SQL("1"),
+        }
 
     def _has(self, message_id: str, transaction: peewee.Database | None) -> bool:
         query = self.audit.select(self.audit.id).where(self.audit.message_id == message_id).tuples()

@@ -105,7 +105,7 @@ def test_another_class_of_actors(completed, ran):
     def charge(order_id):
         ran.append(order_id)
 
-    assert type(charge) is OwnActor
+    assert isinstance(charge, OwnActor)
     assert completed(charge, 1)
 
 

@@ -1,0 +1,186 @@
+"""The sender's transitions, of many audits at once."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Hashable, Sequence
+from datetime import timedelta
+from typing import Any, TypeAlias
+
+import peewee
+
+from ..errors import DurableError
+from ..lanes import plain_of
+from ..models import PENDING
+from .base import NewAudit, microseconds
+from .many import MOST, transaction
+from .rendering import Rendered, padded, parameter
+from .sending import Sending
+
+#: What is of each message alone, and its type in PostgreSQL.
+_OF_EACH = {
+    "message_id": "text",
+    "broker_message_id": "text",
+    "payload": "bytea",
+    "signature": "text",
+}
+
+#: A statement, and its values.
+Insert: TypeAlias = "tuple[Rendered, dict[str, Any]]"
+
+
+class Bulk(Sending):
+    """Each takes at most :data:`MOST`."""
+
+    def together(self, work: Callable[[peewee.Database], None]) -> None:
+        """Do *work* in one transaction of our own, and again when it met another one's."""
+
+        def attempt(lane: peewee.Database) -> None:
+            with transaction(lane):
+                work(lane)
+
+        self.connections.run(attempt)
+
+    def enqueue_all(
+        self, news: Sequence[NewAudit], database: peewee.Database, *, is_out: bool
+    ) -> None:
+        """Insert the audits of messages in the transaction that *database* is in, but for those that have one.
+
+        *is_out*: they are pushed right after its commit, so that they are due as after ``enqueue``;
+        else after a push lease.
+
+        Raises:
+          DurableError: A constraint of the table refuses one of them.
+        """
+        if self.has_own_columns or any(new.columns for new in news):
+            for new in news:
+                self.enqueue(new, transaction=database)
+            return
+        is_postgres = isinstance(plain_of(self.database), peewee.PostgresqlDatabase)
+        statements = (self._by_arrays if is_postgres else self._by_rows)(news, is_out)
+        count = 0
+        for insert, values in statements:
+            count += self.connections.run_in(database, functools.partial(insert.run, values=values))
+        if count != len(news):
+            self._check_there({new.message_id for new in news}, database)
+
+    def _by_rows(self, news: Sequence[NewAudit], is_out: bool) -> list[Insert]:
+        same = padded(news, MOST)
+        values = {
+            f"{name}{number}": value
+            for number, new in enumerate(same)
+            for name, value in self._values_of(new, is_out).items()
+        }
+        return [(self._rendered(self._insert_rows, len(same), is_out), values)]
+
+    def _by_arrays(self, news: Sequence[NewAudit], is_out: bool) -> list[Insert]:
+        """A statement for all that differ in nothing but these columns: PostgreSQL's driver is slow with many parameters."""
+        groups: dict[Hashable, list[dict[str, Any]]] = {}
+        for new in news:
+            values = self._values_of(new, is_out)
+            key = tuple(value for name, value in values.items() if name not in _OF_EACH)
+            groups.setdefault(key, []).append(values)
+        insert = self._rendered(self._insert_arrays, is_out)
+        return [
+            (insert, {**group[0], **{name: [each[name] for each in group] for name in _OF_EACH}})
+            for group in groups.values()
+        ]
+
+    def _values_of(self, new: NewAudit, is_out: bool) -> dict[str, Any]:
+        return self._values(new, 0, self._inserted_due_in(new, not is_out))
+
+    def _insert_rows(self, count: int, is_out: bool) -> Any:
+        rows = [self._row(is_out, str(number)) for number in range(count)]
+        return self.audit.insert_many(rows).on_conflict_ignore().returning()
+
+    def _insert_arrays(self, is_out: bool) -> Any:
+        arrays = [parameter(name).cast(f"{kind}[]") for name, kind in _OF_EACH.items()]
+        rows = peewee.NodeList(
+            (peewee.fn.unnest(*arrays), peewee.SQL(f"AS each_one({', '.join(_OF_EACH)})"))
+        )
+        row = self._row(is_out)
+        row.update({name: peewee.SQL(f"each_one.{name}") for name in _OF_EACH})
+        select = peewee.Select([rows], list(row.values()))
+        fields = [self.audit._meta.fields[name] for name in row]
+        return self.audit.insert_from(select, fields).on_conflict_ignore().returning()
+
+    def _check_there(self, ids: set[str], database: peewee.Database) -> None:
+        """What is ignored is a conflict of any column."""
+        query = self.audit.select(self.audit.message_id).where(self.audit.message_id.in_(ids))
+        found = {row[0] for row in query.tuples().execute(database)}
+        if found != ids:
+            # A transaction may not see what others have committed since it began.
+            found |= {row[0] for row in self._execute(query.tuples())}
+        if found != ids:
+            raise DurableError("a constraint on a column of the table of audits refuses an audit")
+
+    def begin_pushes(self, news: Sequence[NewAudit], *, was_out: bool) -> set[str]:
+        """Elect the sender to push these messages, which were committed a while ago; as after ``enqueue`` they are due then.
+
+        Returns:
+          The message_ids of those that are the sender's: there is such an audit, and no monitor was first.
+        """
+        elected: set[str] = set()
+        for due_in, inserted_due_in, ids in self._groups(news, not was_out):
+            same = padded(ids, MOST)
+            changed = self._write(
+                self._begin_pushes,
+                len(same),
+                due_in=due_in,
+                inserted_due_in=inserted_due_in,
+                **{f"message_id{number}": each for number, each in enumerate(same)},
+            )
+            elected.update(ids if changed == len(ids) else self._with_sender(ids))
+        return elected
+
+    def _begin_pushes(self, count: int) -> Any:
+        audit = self.audit
+        return audit.update(due_at=self.now() + parameter("due_in"), enqueued_at=self.now()).where(
+            self._of_sender(count), audit.due_at == audit.created_at + parameter("inserted_due_in")
+        )
+
+    def _groups(
+        self, news: Sequence[NewAudit], in_transaction: bool
+    ) -> list[tuple[int, int, list[str]]]:
+        """Those that are due alike: how long after their push, and after their insertion."""
+        groups: dict[tuple[int, int], list[str]] = {}
+        for new in news:
+            key = self._inserted_due_in(new, False), self._inserted_due_in(new, in_transaction)
+            groups.setdefault(key, []).append(new.message_id)
+        return [(*key, list(dict.fromkeys(ids))) for key, ids in groups.items()]
+
+    def _with_sender(self, ids: Sequence[str]) -> list[str]:
+        """Those that are as :meth:`begin_pushes` has left them."""
+        audit = self.audit
+        query = audit.select(audit.message_id).where(
+            audit.message_id.in_(ids), self._is_senders(), audit.enqueued_at.is_null(False)
+        )
+        return [row[0] for row in self._execute(query.tuples())]
+
+    def pushes_refused(self, news: Sequence[NewAudit]) -> None:
+        """Make the audits due at their start, for the broker did not take the messages."""
+        groups: dict[timedelta, list[str]] = {}
+        for new in news:
+            groups.setdefault(new.delay, []).append(new.message_id)
+        for delay, ids in groups.items():
+            same = padded(ids, MOST)
+            self._write(
+                self._pushes_refused,
+                len(same),
+                starts_in=microseconds(delay),
+                **{f"message_id{number}": each for number, each in enumerate(same)},
+            )
+
+    def _pushes_refused(self, count: int) -> Any:
+        return self.audit.update(
+            due_at=self.now() + parameter("starts_in"), enqueue_count=0, enqueued_at=None
+        ).where(self._of_sender(count))
+
+    def _of_sender(self, count: int) -> Any:
+        ids = [parameter(f"message_id{number}") for number in range(count)]
+        return self.audit.message_id.in_(ids) & self._is_senders()
+
+    def _is_senders(self) -> Any:
+        """No monitor has marked it, and no copy of it was claimed."""
+        audit = self.audit
+        return (audit.state == PENDING) & (audit.epoch == 0) & (audit.enqueue_count == 1)
