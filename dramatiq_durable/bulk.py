@@ -87,6 +87,14 @@ class Bulk:
         self._count = 0
         self._soonest = float("inf")  # seconds until the first audit is due
 
+    def take(self, message: Message, delay: int | None) -> bool:
+        """Add *message*, unless it has to be sent in another way."""
+        policy = self._hooks.policy(message)
+        takes = policy.durable and self._store in {None, self._hooks.store_for(policy)}
+        if takes:
+            self.add(message, delay)
+        return takes
+
     def add(self, message: Message, delay: int | None) -> None:
         if epoch_of(message) is not None:
             raise OptionError(f"message {message.message_id} was sent before; enqueue it by itself")
@@ -117,7 +125,10 @@ class Bulk:
         """The calls that push it; None when it is pushed as a whole."""
         if self._hooks.pipelining.collects:
             try:
-                return self._hooks.pipelining.collect(lambda: push(self._push, first, delay))[1]
+                _, calls = self._hooks.pipelining.collect(
+                    lambda: push(self._push, first, delay), first
+                )
+                return calls
             except MiddlewareError:
                 raise
             except Exception:  # noqa: BLE001 - for its first push a broker asks Redis for a number

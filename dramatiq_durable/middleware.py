@@ -18,6 +18,7 @@ from .bulk import Bulk, Progress
 from .claiming import claim
 from .connections import Connections
 from .errors import DatabaseUnreachable, DurableError, OptionError
+from .groups import send_groups_together
 from .keeper import Keeper
 from .messages import epoch_of
 from .options import ACTOR_DEFAULTS, check_name, check_together, checked, resolve
@@ -118,10 +119,9 @@ class DurableMiddleware(Overrides, Registry, Middleware):
           OptionError: A message is not that of a durable actor, has another ``audit_model``, or was sent before.
           AuditWriteFailed: The audits could not be written.
         """
-        broker = self.broker
-        if broker is None:
+        if self.broker is None:
             raise DurableError("this DurableMiddleware has no broker; declare an actor on it first")
-        bulk = Bulk(self, broker, progress)
+        bulk = Bulk(self, self.broker, progress)
         for message in messages:
             bulk.add(message, delay)
         return bulk.send()
@@ -164,6 +164,7 @@ class DurableMiddleware(Overrides, Registry, Middleware):
         super().bind(broker)
         self.pipelining = Pipelining(broker)
         broker.enqueue = Enqueue(self, broker)  # type: ignore[method-assign]
+        send_groups_together()
         # Only RabbitMQ's has it.
         if getattr(broker, "confirm_delivery", None) is False:
             self.logger.warning(

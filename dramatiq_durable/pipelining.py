@@ -11,6 +11,7 @@ import redis
 from dramatiq.brokers.redis import RedisBroker
 
 from .sending import Enqueue
+from .underway import Underway, underway
 
 Message = dramatiq.Message[Any]
 
@@ -42,17 +43,21 @@ class Pipelining:
         return self._client is not None
 
     def _dispatch(self, **options: Any) -> Any:
-        calls: list[Call] | None = getattr(self._collecting, "calls", None)
-        return self._script(**options) if calls is None else calls.append(options)
+        calls, of = getattr(self._collecting, "state", (None, None))
+        # What a hook of another middleware sends meanwhile is on a way of its own.
+        if calls is None or underway() is not of:
+            return self._script(**options)
+        return calls.append(options)
 
-    def collect(self, push: Callable[[], T]) -> tuple[T, list[Call]]:
-        """What *push* returns, and the calls that it has made, which are yet to be sent."""
+    def collect(self, push: Callable[[], T], of: Underway | None = None) -> tuple[T, list[Call]]:
+        """What *push*, *of* what is underway, returns, and the calls that it has made, which are yet to be sent."""
         calls: list[Call] = []
-        self._collecting.calls = calls
+        before = getattr(self._collecting, "state", (None, None))
+        self._collecting.state = calls, of
         try:
             return push(), calls
         finally:
-            del self._collecting.calls
+            self._collecting.state = before
 
     def send(self, collected: Sequence[Sequence[Call]]) -> list[Exception | None]:
         """Make these calls in one round trip; returns the first error of each sequence of them.

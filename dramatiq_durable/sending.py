@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import functools
 import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from contextvars import ContextVar
-from typing import Any
+from typing import Any, TypeAlias
 from weakref import WeakValueDictionary
 
 import dramatiq
@@ -25,10 +27,15 @@ from .messages import AnyMessage, epoch_of, normalised
 from .underway import AsItIs, FirstSend, Hooks, Message, Refused, Retry, push
 from .working import Run, current_run
 
+Take: TypeAlias = "Callable[[Any, int | None], bool]"
+
 logger = get_logger(__name__)
 
 #: Seconds after which a database that did not answer is told again where the broker keeps a message.
 FOLLOW_AGAIN = 30.0
+
+#: Takes the first sends of an Enqueue, to send them together; False for one that it does not take.
+_gathering: ContextVar[tuple[Enqueue, Take] | None] = ContextVar("durable_gathering", default=None)
 
 #: The message that was enqueued again last in this context.
 _enqueued_again: ContextVar[str | None] = ContextVar("durable_enqueued_again", default=None)
@@ -81,6 +88,9 @@ class Enqueue:
         # What a worker moves from a delay queue was sent before its actor was durable; it adopts it.
         if message.message_id in _delayed or not self.hooks.policy(message).durable:
             return push(self.push, AsItIs(message), delay)
+        enqueue, take = _gathering.get() or (None, None)
+        if take is not None and enqueue is self and take(message, delay):
+            return message  # type: ignore[return-value]
         first = FirstSend(self.hooks, self.broker, message, delay)  # type: ignore[arg-type]
         try:
             if first.in_transaction:
@@ -176,6 +186,16 @@ class Enqueue:
             _best_effort(message_id, run.store.retry_refused, message_id, retry.epoch, retry.delay)
             _best_effort(message_id, self.hooks.enqueue_failed, self.broker, retry.message, error)
             return retry.message
+
+
+@contextmanager
+def gathering(enqueue: Enqueue, take: Take) -> Iterator[None]:
+    """Offer the first sends of *enqueue* to *take*, in this context."""
+    before = _gathering.set((enqueue, take))
+    try:
+        yield
+    finally:
+        _gathering.reset(before)
 
 
 def was_enqueued_again(message: AnyMessage) -> bool:

@@ -146,14 +146,19 @@ class AsItIs:
         pass
 
 
-def push(broker_push: Any, underway: Underway, delay: int | None) -> Message:
+def push(broker_push: Any, what: Underway, delay: int | None) -> Message:
     """Have the broker enqueue it, and :func:`before_push` know what it is."""
-    before = _underway.set(underway)
+    before = _underway.set(what)
     try:
-        pushed: Message = broker_push(underway.message, delay=delay)
+        pushed: Message = broker_push(what.message, delay=delay)
         return pushed
     finally:
         _underway.reset(before)
+
+
+def underway() -> Underway | None:
+    """What the wrapper is pushing now, innermost: hooks may send further messages."""
+    return _underway.get()
 
 
 def before_push(message: Message) -> bool:
@@ -162,10 +167,10 @@ def before_push(message: Message) -> bool:
     Returns:
       False when the message does not come from the wrapper.
     """
-    underway = _underway.get()
-    if underway is None or underway.message.message_id != message.message_id:
+    what = underway()
+    if what is None or what.message.message_id != message.message_id:
         return False
-    underway.before_push(message)
+    what.before_push(message)
     return True
 
 
