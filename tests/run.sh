@@ -53,6 +53,16 @@ if [ "${1:-}" = soak ]; then
     exec "$bin/python" -m tests.chaos "$@"
 fi
 
+if command -v pyenv >/dev/null; then
+    PYENV_VERSION=$("$python" -c 'import platform; print(platform.python_version())'):$(
+        pyenv versions --bare | grep -x '3\.1[0-4]\.[0-9]*' | tr '\n' ':')
+    export PYENV_VERSION
+fi
+others=$(other_pythons)
+for version in $others; do
+    make_venv ".venv-$version" "python$version" -e '.[tests]' &
+done
+
 step "lint, types, layers"
 "$bin/ruff" format --check --quiet
 "$bin/ruff" check --quiet
@@ -66,14 +76,9 @@ make_venv .venv-wheel "$python" dist/*.whl
 wheel=$PWD/.venv-wheel/bin
 (cd / && "$wheel/dramatiq-durable" --version)
 
-if command -v pyenv >/dev/null; then
-    PYENV_VERSION=$("$python" -c 'import platform; print(platform.python_version())'):$(
-        pyenv versions --bare | grep -x '3\.1[0-4]\.[0-9]*' | tr '\n' ':')
-    export PYENV_VERSION
-fi
-for version in $(other_pythons); do
+wait # for the venvs; one that could not be made has no pytest
+for version in $others; do
     step "Python $version: what needs no server"
-    make_venv ".venv-$version" "python$version" -e '.[tests]'
     ".venv-$version/bin/python" -m pytest -q -n 3 -k "not redis and not rabbitmq and not postgres and not mariadb" \
         tests/declaring tests/sending/test_send_contract.py tests/sending/test_send_compositions.py \
         tests/working/test_current_audit.py tests/working/test_hooks.py tests/working/test_lease_lost.py \
