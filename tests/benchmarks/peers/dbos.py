@@ -1,4 +1,7 @@
-"""DBOS: a workflow of no steps, enqueued to a queue that has no limits; eight threads run what it takes."""
+"""DBOS: a workflow of no steps, enqueued to a queue that has no limits; eight threads run what it takes.
+
+It takes all that wait at once, before the first one starts, so that this is not part of what is measured.
+"""
 
 from .peer import Peer
 

@@ -35,8 +35,8 @@ SOURCE = """
         durable.create_tables()
         example.send()
         cursor = database.execute_sql("SELECT * FROM durable_audits")
-        row = dict(zip([column[0] for column in cursor.description], cursor.fetchone()))
-        del row["id"]
+        values = dict(zip([column[0] for column in cursor.description], cursor.fetchone()))
+        row = {name: value for name, value in values.items() if name != "id" and value is not None}
         places = ", ".join([database.param] * len(row))
         insert = f"INSERT INTO durable_audits ({', '.join(row)}) VALUES ({places})"
 
@@ -45,8 +45,8 @@ SOURCE = """
         connection = database.connection()  # the driver's own
         for _ in range(count):
             message = noop.message()
-            values = {**row, "message_id": message.message_id, "payload": message.encode()}
-            connection.cursor().execute(insert, list(values.values()))
+            now = {**row, "message_id": message.message_id, "payload": message.encode()}
+            connection.cursor().execute(insert, list(now.values()))
             broker.enqueue(message)
 """
 
