@@ -3,8 +3,10 @@
 #
 #   sh tests/run.sh [ARGUMENTS FOR PYTEST]
 #   sh tests/run.sh soak [--minutes 30] [--seed SEED]
+#   sh tests/run.sh bench [NAME ...] [--rounds 5]
 #
-# The second runs six lanes of chaos instead (tests/chaos), and prints a table.
+# The second runs six lanes of chaos instead (tests/chaos), and prints a table.  The third measures what durability
+# costs (tests/benchmarks), beside plain Dramatiq and other queues.
 # PYTHON is the interpreter, by default python3.  Root on Debian gets the packages of tests/packages.txt; others bring them.
 set -eu
 cd "$(dirname "$0")/.."
@@ -42,6 +44,14 @@ if command -v dpkg-query >/dev/null && [ "$(id -u)" = 0 ]; then
         apt-get update -qq
         DEBIAN_FRONTEND=noninteractive apt-get install -qq --no-install-recommends $missing >/dev/null
     fi
+fi
+
+if [ "${1:-}" = bench ]; then
+    step "install"
+    make_venv .venv-bench "$python" -e '.[tests]' -r tests/benchmarks/requirements.txt
+    step "bench"
+    shift
+    exec .venv-bench/bin/python -m tests.benchmarks "$@"
 fi
 
 step "install"
