@@ -84,6 +84,10 @@ def test_a_delayed_group_starts_later(durable, charge, audits):
 
 def test_a_group_of_another_broker_is_left_alone(durable, charge):
     other = StubBroker()
-    plain = dramatiq.actor(lambda: None, actor_name="plain", broker=other)
+
+    @dramatiq.actor(broker=other)
+    def plain():
+        pass
+
     dramatiq.group([plain.message(), plain.message()], broker=other).run()
     assert other.queues["default"].qsize() == 2
