@@ -15,6 +15,7 @@ from dramatiq.middleware import Shutdown
 from .errors import DatabaseUnreachable, Duplicate, reason
 from .messages import CLAIM_ID, ENQUEUED_AT, EPOCH, SCHEDULED_AT, new_audit
 from .models import NAME_LENGTH
+from .store import Claim
 from .working import Outcome, Run, stems_from
 
 logger = get_logger(__name__)
@@ -82,15 +83,16 @@ def _claim(run: Run, retention: int) -> None:
 
 def _take(run: Run) -> bool:
     run.claiming = True
-    claimed = run.store.claim(
+    claim = Claim(
         run.claim.message_id,
         run.epoch,
         run.claim.claim_id,
         parent=run.message.options.get(CLAIM_ID),
         worker=_worker_name(),
-        lease=timedelta(milliseconds=run.policy.lease),
+        lease=run.policy.lease * 1_000,
         enqueued_at=run.message.options.get(ENQUEUED_AT),
     )
+    claimed = run.claimer.claim(claim)
     run.held = claimed is not None
     run.claiming = False
     return run.held

@@ -51,8 +51,12 @@ class Connections:
         self._repetitions = repetitions
         self._reserved: Connections | None = None
 
-    def run(self, statement: Callable[[peewee.Database], T]) -> T:
-        """Give *statement* a lane, and return what it returns.
+    def run(
+        self,
+        statement: Callable[[peewee.Database], T],
+        repetitions: Mapping[Fault, int] | None = None,
+    ) -> T:
+        """Give *statement* a lane, and return what it returns; *repetitions*, if not as often as usual.
 
         Raises:
           AuditLocked: Another transaction holds the row.
@@ -60,6 +64,7 @@ class Connections:
           SchemaMismatch: The table is missing or lacks a column.
           AccessRefused: The user lacks a right.
         """
+        repetitions = self._repetitions if repetitions is None else repetitions
         repeated = 0
         reconnected = False
         while True:
@@ -69,7 +74,7 @@ class Connections:
                 self._lanes.close()
             except peewee.PeeweeException as error:
                 fault = fault_of(error)
-                if repeated < self._repetitions.get(fault, 0):
+                if repeated < repetitions.get(fault, 0):
                     time.sleep(PAUSE * 2**repeated * random.uniform(0.5, 1))
                     repeated += 1
                 elif fault is Fault.UNREACHABLE and not reconnected:
@@ -78,6 +83,10 @@ class Connections:
                     raise
                 else:
                     raise _named(fault, error) from error
+
+    def has_room(self) -> bool:
+        """Whether a statement that comes now finds a connection free, most likely."""
+        return self._lanes.has_room()
 
     def run_in(self, transaction: peewee.Database, statement: Callable[[peewee.Database], T]) -> T:
         """The same in the caller's *transaction*, once; what others are at fault for is its own to judge."""

@@ -93,6 +93,10 @@ class Lanes:
             # After an interrupt nobody knows what the connection is in the middle of.
             self._give_back(keep)
 
+    def has_room(self) -> bool:
+        """Whether one of them is free; a moment later it may be taken."""
+        return len(self._busy) < self._limit
+
     def close(self) -> None:
         """Close the connections that no statement is using now."""
         if self._in_memory:
@@ -101,6 +105,10 @@ class Lanes:
             idle = self._idle[:]
             self._idle.clear()
         _discard_all(idle)
+
+    @property
+    def _limit(self) -> int:
+        return 1 if self._in_memory else self._size
 
     @property
     def _in_memory(self) -> bool:
@@ -119,7 +127,7 @@ class Lanes:
         self._reset()
 
     def _borrow(self, use: _Use) -> peewee.Database:
-        size = 1 if self._in_memory else self._size
+        size = self._limit
         thread = threading.get_ident()
         while True:
             with self._lock:

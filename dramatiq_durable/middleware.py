@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import threading
-import time
 from collections.abc import Iterable
 from typing import Any
 
@@ -16,10 +15,8 @@ from dramatiq.middleware import Middleware, MiddlewareError
 
 from .bulk import Bulk, Progress
 from .claiming import claim
-from .connections import Connections
 from .errors import DatabaseUnreachable, DurableError, OptionError
 from .groups import send_groups_together
-from .keeper import Keeper
 from .messages import epoch_of
 from .options import ACTOR_DEFAULTS, check_name, check_together, checked, resolve
 from .overrides import Overrides
@@ -27,7 +24,7 @@ from .pipelining import Pipelining
 from .redaction import redact_actor_logs, redact_worker_logs
 from .registry import AnyActor, Registry
 from .sending import Enqueue, forget_enqueued_again, note_delayed, was_enqueued_again
-from .store import Store
+from .serving import Serving
 from .underway import before_push
 from .working import Run, current_run, set_current, skip_unclaimed
 
@@ -68,7 +65,7 @@ class DurableMiddleware(Overrides, Registry, Middleware):
     ) -> None:
         self.logger = get_logger(__name__, type(self))
         super().__init__(database, namespace, options)
-        self._keepers: dict[Connections, Keeper] = {}
+        self._serving = Serving()
         self._runs: dict[int, Run] = {}
         self._stopping = threading.Event()
 
@@ -89,8 +86,7 @@ class DurableMiddleware(Overrides, Registry, Middleware):
         They are written a few milliseconds after the job is done; a test that
         reads audits calls this first.  False when the time was not enough.
         """
-        end = time.monotonic() + timeout
-        return all(keeper.flush(end - time.monotonic()) for keeper in self._keepers.values())
+        return self._serving.flush(timeout)
 
     def send_many(
         self,
@@ -207,7 +203,7 @@ class DurableMiddleware(Overrides, Registry, Middleware):
     def before_worker_boot(self, broker: dramatiq.Broker, worker: dramatiq.Worker) -> None:
         self._stopping.clear()
         for store in self.stores():
-            self._keeper_of(store)
+            self._serving.keeper(store)
             try:
                 store.check_table()
             except DatabaseUnreachable as error:
@@ -229,7 +225,8 @@ class DurableMiddleware(Overrides, Registry, Middleware):
             if epoch_of(message) is None and not policy.durable:
                 return
             store = self.store_for(policy)
-            run = Run(broker, message, store, policy, self._keeper_of(store))
+            keeper, claimer = self._serving.keeper(store), self._serving.claimer(store)
+            run = Run(broker, message, store, policy, keeper, claimer)
             self._runs[id(message)] = run
             set_current(run)
             claim(run, self.options["retention"], self._stopping)
@@ -275,14 +272,6 @@ class DurableMiddleware(Overrides, Registry, Middleware):
             self.logger.exception("Could not settle message %s.", message.message_id)
 
     before_nack = before_ack
-
-    def _keeper_of(self, store: Store) -> Keeper:
-        """One for each database, so that one that does not answer holds up no other."""
-        keeper = self._keepers.get(store.connections)
-        if keeper is None:
-            keeper = self._keepers.setdefault(store.connections, Keeper())
-        keeper.start()
-        return keeper
 
 
 def find_middleware(broker: dramatiq.Broker) -> DurableMiddleware:

@@ -17,6 +17,7 @@ from dramatiq.broker import MessageProxy
 from dramatiq.logging import get_logger
 from dramatiq.middleware import Shutdown, TimeLimit
 
+from .claimer import Claimer
 from .errors import Duplicate, LeaseLost, RequeueImmediately, reason
 from .fence import Fence
 from .keeper import Keeper, Lease
@@ -52,12 +53,14 @@ class Run:
         store: Store,
         policy: Policy,
         keeper: Keeper,
+        claimer: Claimer,
     ) -> None:
         self.broker = broker
         self.message = message
         self.store = store
         self.policy = policy
         self.keeper = keeper
+        self.claimer = claimer
         self.epoch = epoch_of(message) or 0
         self.claim = Held(message.message_id, self.epoch + 1, str(uuid.uuid4()))
         self.fence = Fence()

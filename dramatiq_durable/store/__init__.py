@@ -37,6 +37,7 @@ up, and each copy carries the epoch it was sent for: one execution an epoch.
 
 from .base import Copy, Held, NewAudit
 from .bulk import Bulk
+from .claiming import CLAIMS, Claim
 from .many import MOST, Many
 from .monitoring import Marked, Stale, instant
 from .operating import Filters, Operating, Tally
@@ -45,7 +46,9 @@ from .waiting import Reach, Waiting
 from .working import Working
 
 __all__ = [
+    "CLAIMS",
     "MOST",
+    "Claim",
     "Copy",
     "Filters",
     "Held",

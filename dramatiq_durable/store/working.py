@@ -9,82 +9,20 @@ from typing import Any
 import peewee
 
 from ..models import CANCELLED, COMPLETED, DEAD, OPEN, PENDING, RUNNING, Audit
-from .base import Base, Copy, Held, chunks, error_text, microseconds, of_holds
+from .base import Copy, Held, chunks, error_text, microseconds, of_holds
+from .claiming import Claiming
 from .rendering import padded, parameter
 
 # The guard of many holds is a chain of ORs, whose length SQLite limits to 1000.
 HOLDS_PER_STATEMENT = 100
 
 
-class Working(Base):
-    def claim(
-        self,
-        message_id: str,
-        epoch: int,
-        claim_id: str,
-        *,
-        parent: str | None = None,
-        worker: str,
-        lease: timedelta | None = None,
-        enqueued_at: int | None = None,
-    ) -> Held | None:
-        """Take the job of a copy that carries *epoch* and, if it is a retry, its *parent*'s claim_id.
-
-        The parent's copy proves that its holder gave the job up, even where the
-        release could not be written.  A *lease* replaces the one that the sender
-        had in mind, for it is this worker that will renew it.
-        *enqueued_at*, in microseconds since 1970, is the copy's own, where it has one: of several
-        copies this may be an older one than the row speaks of, and tells how far its queue has come.
-
-        Returns:
-          None when the audit is not this copy's to claim, or is missing.
-        """
-        held = Held(message_id, epoch + 1, claim_id)
-        claimed = self._write(
-            self._claim,
-            message_id=message_id,
-            epoch=epoch,
-            before=epoch - 1,
-            token=held.token,
-            claim_id=claim_id,
-            parent=parent,
-            worker=worker,
-            lease=None if lease is None else microseconds(lease),
-            enqueued_at=enqueued_at,
-        )
-        # Without a row the answer to an earlier try may have been lost.
-        return held if claimed or self.holds(held) else None
-
-    def _claim(self) -> Any:
-        audit = self.audit
-        takes = (audit.state == PENDING) & (audit.epoch == parameter("epoch"))
-        takes |= (
-            (audit.state == RUNNING)
-            & (audit.epoch == parameter("before"))
-            & (audit.claim_id == parameter("parent"))
-        )
-        lease = peewee.fn.COALESCE(parameter("lease"), audit.lease)
-        came = peewee.Case(None, [(audit.enqueued_at.is_null(False), audit.created_at)], None)
-        return audit.update(
-            state=RUNNING,
-            epoch=parameter("token"),
-            claim_id=parameter("claim_id"),
-            start_count=audit.start_count + 1,
-            started_at=self.now(),
-            enqueued_at=peewee.fn.COALESCE(parameter("enqueued_at"), came),
-            worker=parameter("worker"),
-            lease=lease,
-            due_at=self._lease_end(lease),
-        ).where(audit.message_id == parameter("message_id"), takes)
-
+class Working(Claiming):
     def find(self, message_id: str) -> Audit | None:
         """The audit of a message, without its payload."""
         fields = [f for f in self.audit._meta.sorted_fields if f.name != "payload"]
         rows = self._execute(self.audit.select(*fields).where(self.audit.message_id == message_id))
         return rows[0] if rows else None
-
-    def holds(self, held: Held) -> bool:
-        return not self._lost([held], (RUNNING,))
 
     def heartbeat(self, holds: Sequence[Held]) -> set[Held]:
         """Renew the leases of *holds*, in one statement.
@@ -238,9 +176,6 @@ class Working(Base):
             & (self.audit.epoch == holder.epoch)
         )
 
-    def _lease_end(self, lease: Any) -> Any:
-        return self.now() + self._lease_length(lease)
-
     def _any_of(self, count: int) -> Any:
         """The audits of as many holds; see :func:`of_holds`."""
         if count == 1:
@@ -251,15 +186,3 @@ class Working(Base):
         return ids & peewee.NodeList(
             [self._held(number) for number in range(count)], glue=" OR ", parens=True
         )
-
-    def _lost(self, holds: Sequence[Held], states: Sequence[str]) -> set[Held]:
-        audit = self.audit
-        rows = self._execute(
-            audit.select(audit.message_id, audit.epoch, audit.claim_id)
-            .where(
-                audit.state.in_(states),
-                audit.message_id.in_([held.message_id for held in holds]),
-            )
-            .tuples()
-        )
-        return set(holds) - {Held(*row) for row in rows}

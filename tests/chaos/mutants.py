@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from datetime import timedelta
 from typing import Any
 
 from dramatiq_durable import sending
 from dramatiq_durable.models import RUNNING
-from dramatiq_durable.store import Held, Store
+from dramatiq_durable.store import Claim, Held, Store
 from dramatiq_durable.store.many import key_of
 from dramatiq_durable.underway import AsItIs, FirstSend, push
 
@@ -36,16 +35,15 @@ def mark_without_guard() -> None:
 
 
 def claim_ignores_the_epoch() -> None:
-    def claim(
-        store: Any, message_id: str, epoch: int, claim_id: str, *, lease: timedelta, **_: Any
-    ) -> Held:
+    def claim_all(store: Any, claims: list[Claim]) -> set[Held]:
         audit = store.audit
-        changes = {"state": RUNNING, "epoch": epoch + 1, "claim_id": claim_id}
-        due = store.now(lease)
-        store._execute(audit.update(due_at=due, **changes).where(audit.message_id == message_id))
-        return Held(message_id, epoch + 1, claim_id)
+        for claim in claims:
+            changes = {"state": RUNNING, "epoch": claim.epoch + 1, "claim_id": claim.claim_id}
+            query = audit.update(due_at=store.now() + claim.lease, **changes)
+            store._execute(query.where(audit.message_id == claim.message_id))
+        return {claim.held for claim in claims}
 
-    _store.claim = claim
+    _store.claim_all = claim_all
 
 
 def audit_after_the_push() -> None:

@@ -21,7 +21,7 @@ METHODS = {
     "producer": {"enqueue": "audit", "begin_push": "begin-push", "pushed": "pushed"},
     "worker": {
         "enqueue": "audit",
-        "claim": "claim",
+        "claim_all": "claim",
         "heartbeat": "heartbeat",
         "complete": "completion",
         "complete_in": "completion-in-transaction",

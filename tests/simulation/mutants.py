@@ -10,7 +10,7 @@ from typing import Any
 from unittest import mock
 
 from dramatiq_durable import DurableError
-from dramatiq_durable.store import Held, Marked, Store
+from dramatiq_durable.store import Claim, Held, Marked, Store
 from dramatiq_durable.store.many import key_of
 
 MUTANTS: dict[str, tuple[str, Callable[[Any], Any], int]] = {}
@@ -36,11 +36,16 @@ def installed(name: str) -> Iterator[None]:
         yield
 
 
-@_mutant("claim")
-def claim_ignores_the_epoch(claim: Any) -> Any:
-    def broken(store: Any, message_id: str, epoch: int, *args: Any, **kwargs: Any) -> Any:
-        audit = store.find(message_id)
-        return claim(store, message_id, audit.epoch if audit else epoch, *args, **kwargs)
+@_mutant("claim_all")
+def claim_ignores_the_epoch(claim_all: Any) -> Any:
+    def broken(store: Any, claims: list[Claim]) -> set[Held]:
+        held = set()
+        for claim in claims:
+            audit = store.find(claim.message_id)
+            epoch = audit.epoch if audit else claim.epoch
+            if claim_all(store, [dataclasses.replace(claim, epoch=epoch)]):
+                held.add(claim.held)
+        return held
 
     return broken
 

@@ -18,6 +18,7 @@ from unittest import mock
 
 import dramatiq.common
 
+import dramatiq_durable.claimer
 import dramatiq_durable.fence
 import dramatiq_durable.keeper
 
@@ -38,6 +39,7 @@ def installed() -> Iterator[None]:
         (os, "register_at_fork", lambda **hooks: None),
         (dramatiq_durable.fence, "raise_thread_exception", _interrupt),
         (dramatiq_durable.keeper, "threading", threads),
+        (dramatiq_durable.claimer, "queue", queues),
         (dramatiq_durable.keeper, "queue", queues),
     ]
     patches = [mock.patch.object(*each) for each in replaced]
