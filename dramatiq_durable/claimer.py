@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import enum
 import queue
 import time
 from collections import deque
 from contextlib import suppress
 from typing import TypeAlias
 
-from .errors import AuditLocked, DatabaseUnreachable
+from dramatiq.logging import get_logger
+
+from .errors import reason
 from .store import CLAIMS, Claim, Held, Store
 
 #: Seconds after which one who waits looks around; in a longer wait no interrupt would strike.
@@ -18,11 +21,17 @@ STEP = 0.05
 PATIENCE = 1.0
 
 
-class _Alone(Exception):
+class _Alone(enum.Enum):
     """Something is wrong with a claim, or with one beside it: make it by yourself."""
 
+    ALONE = enum.auto()
 
-Answer: TypeAlias = "Held | Exception | None"
+
+ALONE = _Alone.ALONE
+
+Answer: TypeAlias = "Held | _Alone | None"
+
+logger = get_logger(__name__)
 
 
 class _Request:
@@ -58,8 +67,6 @@ class Claimer:
             raise
         if isinstance(answer, _Alone):
             return claim.held if self._store.claim_all([claim]) else None
-        if isinstance(answer, Exception):
-            raise answer
         return answer
 
     def _answer(self, request: _Request) -> Answer:
@@ -72,7 +79,7 @@ class Claimer:
                 if not isinstance(answer, _LookAround):
                     return answer
             if time.monotonic() > end and request not in self._waiting:
-                return _Alone()
+                return ALONE
 
     def _forget(self, request: _Request) -> None:
         """So that it is not claimed later: whoever asks the database from now on hears the last word."""
@@ -86,9 +93,11 @@ class Claimer:
         part = self._part()
         if not part:
             return
-        answers: list[Answer] = [_Alone()] * len(part)
+        answers: list[Answer] = [ALONE] * len(part)
         try:
             answers = self._claimed(part)
+        except Exception as error:
+            logger.debug("Claims are made one by one: %s", reason(error))
         finally:
             for request, answer in zip(part, answers, strict=True):
                 request.answers.put(answer)
@@ -108,12 +117,5 @@ class Claimer:
         return list(part.values())
 
     def _claimed(self, part: list[_Request]) -> list[Answer]:
-        try:
-            held = self._store.claim_all([each.claim for each in part])
-        except DatabaseUnreachable as error:
-            if isinstance(error, AuditLocked):
-                return [_Alone()] * len(part)
-            return [error] * len(part)
-        except Exception:
-            return [_Alone()] * len(part)
+        held = self._store.claim_all([each.claim for each in part])
         return [each.claim.held if each.claim.held in held else None for each in part]

@@ -126,7 +126,8 @@ class Claiming(Base):
         return self._write(self._claim, **_values(claim))
 
     def _claim_together(self, claims: Sequence[Claim]) -> int:
-        values = [_values(claim) for claim in claims]
+        # In one order, or two processes that claim the same would wait for each other.
+        values = [_values(claim) for claim in sorted(claims, key=lambda each: each.message_id)]
         if isinstance(plain_of(self.database), peewee.PostgresqlDatabase):
             statement = self._rendered(self._claim_arrays)
             given = {name: [each[name] for each in values] for name in _TYPES}

@@ -13,7 +13,7 @@ from playhouse.db_url import connect
 
 from dramatiq_durable.connections import Connections
 from dramatiq_durable.models import Audit
-from dramatiq_durable.store import Held, Store
+from dramatiq_durable.store import Claim, Held, Store
 
 PROCESSES, AUDITS = 4, 150
 STEPS = 15  # in which they go side by side, lest one is done before the others have begun
@@ -52,6 +52,10 @@ class Racer:
 
     def claim(self, ids, epoch=0):
         return [each for each in ids if self.store.claim(each, epoch, self.name, worker="w")]
+
+    def claim_together(self, ids):
+        claims = [Claim(each, 0, self.name, None, "w", None, None) for each in ids]
+        return [held.message_id for held in self.store.claim_all(claims)]
 
     def mark(self, ids):
         return [each for each in ids if self.store.mark(self.stales[each], MINUTE)]
@@ -105,7 +109,7 @@ def race(database_url, isolation):
     return race
 
 
-@pytest.mark.parametrize("verb", ["claim", "mark"])
+@pytest.mark.parametrize("verb", ["claim", "claim_together", "mark"])
 def test_each_audit_has_one_winner(rows, race, clock, verb):
     ids = [rows.enqueue().message_id for _ in range(AUDITS)]
     clock.move(hours=1)
