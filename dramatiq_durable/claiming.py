@@ -129,5 +129,9 @@ def _restore(run: Run, retention: int) -> bool:
 
 
 def _worker_name() -> str:
-    name = f"{socket.gethostname()}:{os.getpid()}:{threading.current_thread().name}"
-    return name[:NAME_LENGTH]
+    return f"{_process_name(os.getpid())}:{threading.current_thread().name}"[:NAME_LENGTH]
+
+
+@functools.cache
+def _process_name(pid: int) -> str:
+    return f"{socket.gethostname()}:{pid}"

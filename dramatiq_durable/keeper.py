@@ -22,6 +22,9 @@ from .store import Held, Store
 COMPLETIONS = 1_000
 BACKPRESSURE_PAUSE = 0.01  # seconds
 
+#: Seconds that something which has come waits for others.
+LINGER = 0.005
+
 T = TypeVar("T")
 
 Inbox: TypeAlias = "queue.SimpleQueue[Callable[[], object]]"
@@ -240,6 +243,8 @@ def _run(keeper: weakref.ref[Keeper], inbox: Inbox) -> None:
         del strong
         try:
             received = inbox.get(timeout=seconds)
+            # Whatever comes meanwhile wakes nobody, and its statement costs no more.
+            time.sleep(LINGER)
         except queue.Empty:
             received = _wake
         strong = keeper()

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import enum
 import math
+import os
+import random
 import time
-import uuid
 from collections.abc import Callable
 from contextvars import ContextVar
 from datetime import timedelta
@@ -29,6 +30,10 @@ from .owed import Owed
 from .store import Copy, Held, Store
 
 logger = get_logger(__name__)
+
+# The system's own random numbers make each thread wait for the others' bytecode.
+_numbers = random.Random()
+os.register_at_fork(after_in_child=_numbers.seed)
 
 _current: ContextVar[Run | None] = ContextVar("durable_run", default=None)
 
@@ -62,7 +67,7 @@ class Run:
         self.keeper = keeper
         self.claimer = claimer
         self.epoch = epoch_of(message) or 0
-        self.claim = Held(message.message_id, self.epoch + 1, str(uuid.uuid4()))
+        self.claim = Held(message.message_id, self.epoch + 1, f"{_numbers.getrandbits(128):032x}")
         self.fence = Fence()
         self.outcome = Outcome.NONE
         self.in_body = False

@@ -14,7 +14,7 @@ from ..lanes import plain_of
 from ..models import PENDING
 from .base import NewAudit, microseconds
 from .many import MOST, transaction
-from .rendering import Rendered, padded, parameter
+from .rendering import Rendered, arrays, listed, padded, parameter
 from .sending import Sending
 
 #: What is of each message alone, and its type in PostgreSQL.
@@ -74,17 +74,14 @@ class Bulk(Sending):
         return [(self._rendered(self._insert_rows, len(same), is_out), values)]
 
     def _by_arrays(self, news: Sequence[NewAudit], is_out: bool) -> list[Insert]:
-        """A statement for all that differ in nothing but these columns: PostgreSQL's driver is slow with many parameters."""
+        """A statement for all that differ in nothing else."""
         groups: dict[Hashable, list[dict[str, Any]]] = {}
         for new in news:
             values = self._values_of(new, is_out)
             key = tuple(value for name, value in values.items() if name not in _OF_EACH)
             groups.setdefault(key, []).append(values)
         insert = self._rendered(self._insert_arrays, is_out)
-        return [
-            (insert, {**group[0], **{name: [each[name] for each in group] for name in _OF_EACH}})
-            for group in groups.values()
-        ]
+        return [(insert, {**group[0], **listed(group, _OF_EACH)}) for group in groups.values()]
 
     def _values_of(self, new: NewAudit, is_out: bool) -> dict[str, Any]:
         return self._values(new, 0, self._inserted_due_in(new, not is_out))
@@ -94,12 +91,8 @@ class Bulk(Sending):
         return self.audit.insert_many(rows).on_conflict_ignore().returning()
 
     def _insert_arrays(self, is_out: bool) -> Any:
-        arrays = [parameter(name).cast(f"{kind}[]") for name, kind in _OF_EACH.items()]
-        rows = peewee.NodeList(
-            (peewee.fn.unnest(*arrays), peewee.SQL(f"AS each_one({', '.join(_OF_EACH)})"))
-        )
-        row = self._row(is_out)
-        row.update({name: peewee.SQL(f"each_one.{name}") for name in _OF_EACH})
+        rows, of_one = arrays(_OF_EACH)
+        row = {**self._row(is_out), **of_one}
         select = peewee.Select([rows], list(row.values()))
         fields = [self.audit._meta.fields[name] for name in row]
         return self.audit.insert_from(select, fields).on_conflict_ignore().returning()

@@ -13,7 +13,7 @@ from ..connections import RESERVED_REPETITIONS
 from ..lanes import plain_of
 from ..models import PENDING, RUNNING
 from .base import Base, Held, microseconds
-from .rendering import padded, parameter
+from .rendering import arrays, listed, padded, parameter
 
 #: Claims of a statement, for which the 999 variables of older SQLites are enough.
 CLAIMS = 32
@@ -130,7 +130,7 @@ class Claiming(Base):
         values = [_values(claim) for claim in sorted(claims, key=lambda each: each.message_id)]
         if isinstance(plain_of(self.database), peewee.PostgresqlDatabase):
             statement = self._rendered(self._claim_arrays)
-            given = {name: [each[name] for each in values] for name in _TYPES}
+            given: dict[str, Any] = {**listed(values, _TYPES)}
         else:
             same = padded(values, CLAIMS)
             statement = self._rendered(self._claim_cases, len(same))
@@ -143,11 +143,7 @@ class Claiming(Base):
         return self.connections.run(lambda lane: statement.run(lane, given), RESERVED_REPETITIONS)
 
     def _claim_arrays(self) -> Any:
-        arrays = [parameter(name).cast(f"{kind}[]") for name, kind in _TYPES.items()]
-        rows = peewee.NodeList(
-            (peewee.fn.unnest(*arrays), peewee.SQL(f"AS one({', '.join(_TYPES)})"))
-        )
-        of_one = {name: peewee.SQL(f"one.{name}") for name in _TYPES}
+        rows, of_one = arrays(_TYPES)
         query = self._claimed(of_one).from_(rows)
         return query.where(self.audit.message_id == of_one["message_id"], self._takes(of_one))
 

@@ -8,13 +8,18 @@ from typing import Any
 
 import peewee
 
+from ..lanes import plain_of
 from ..models import CANCELLED, COMPLETED, DEAD, OPEN, PENDING, RUNNING, Audit
 from .base import Copy, Held, chunks, error_text, microseconds, of_holds
 from .claiming import Claiming
-from .rendering import padded, parameter
+from .rendering import arrays, padded, parameter
 
 # The guard of many holds is a chain of ORs, whose length SQLite limits to 1000.
 HOLDS_PER_STATEMENT = 100
+
+
+#: The values of a hold, and their types in PostgreSQL.
+_TYPES = {"message_id": "text", "token": "bigint", "claim_id": "text"}
 
 
 class Working(Claiming):
@@ -32,16 +37,39 @@ class Working(Claiming):
         """
         lost: set[Held] = set()
         for part in chunks(holds, HOLDS_PER_STATEMENT):
-            same = padded(part, HOLDS_PER_STATEMENT)
-            renewed = self._write(self._heartbeat, len(same), **of_holds(same))
+            renewed = self._write_all("_heartbeat", part)
             if renewed != len(part):
                 lost |= self._there(self._lost(part, (RUNNING,)))
         return lost
 
-    def _heartbeat(self, count: int) -> Any:
+    def _heartbeat(self) -> Any:
         return self.audit.update(due_at=self._lease_end(self.audit.lease)).where(
-            self.audit.state == RUNNING, self._any_of(count)
+            self.audit.state == RUNNING
         )
+
+    def _write_all(self, update: str, holds: Sequence[Held]) -> int:
+        """Run the *update* that the method of that name makes for all of *holds*."""
+        if isinstance(plain_of(self.database), peewee.PostgresqlDatabase):
+            lists = dict(zip(_TYPES, map(list, zip(*holds, strict=True)), strict=True))
+            return self._write(self._of_arrays, update, **lists)
+        same = padded(holds, HOLDS_PER_STATEMENT)
+        return self._write(self._of_any, update, len(same), **of_holds(same))
+
+    def _of_arrays(self, update: str) -> Any:
+        audit = self.audit
+        rows, one = arrays(_TYPES)
+        return (
+            getattr(self, update)()
+            .from_(rows)
+            .where(
+                audit.message_id == one["message_id"],
+                audit.epoch == one["token"],
+                audit.claim_id == one["claim_id"],
+            )
+        )
+
+    def _of_any(self, update: str, count: int) -> Any:
+        return getattr(self, update)().where(self._any_of(count))
 
     def _there(self, holds: set[Held]) -> set[Held]:
         """Those whose audits are not missing: what a failover has lost is nobody else's."""
@@ -63,13 +91,9 @@ class Working(Claiming):
         """
         refused: set[Held] = set()
         for part in chunks(holds, HOLDS_PER_STATEMENT):
-            same = padded(part, HOLDS_PER_STATEMENT)
-            if self._write(self._complete, len(same), **of_holds(same)) != len(part):
+            if self._write_all("_completion", part) != len(part):
                 refused |= self._lost(part, (COMPLETED,))
         return refused
-
-    def _complete(self, count: int) -> Any:
-        return self._completion().where(self._any_of(count))
 
     def complete_in(self, transaction: peewee.Database, held: Held) -> bool:
         """Close the audit as part of the caller's *transaction*.
