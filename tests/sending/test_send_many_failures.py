@@ -3,6 +3,7 @@
 import threading
 
 import pytest
+from dramatiq.brokers.redis import RedisBroker
 
 from dramatiq_durable import AuditWriteFailed, DurableMiddleware, durable_actor
 
@@ -122,6 +123,42 @@ def test_a_list_whose_receipt_is_lost_runs_once(
     assert {audit.state for audit in audits(durable)} == {"completed"}
 
 
+@pytest.mark.failure(3)
+def test_a_redis_without_memory_costs_no_job_of_a_list(
+    own_redis, use, sqlite_db, make_durable, charge, ran, recover, audits, waiting
+):
+    broker = use(RedisBroker(url=own_redis("--maxmemory-policy", "noeviction").url))
+    durable = make_durable(broker, sqlite_db)
+    actor = charge()
+    broker.client.config_set("maxmemory", 1)
+    actor.send_many((n,) for n in range(70))
+    assert waiting(broker) == 0
+    assert {audit.enqueue_count for audit in audits(durable)} == {0}
+
+    broker.client.config_set("maxmemory", 0)
+    recover()
+    assert sorted(ran) == list(range(70))
+    assert {(a.state, a.enqueue_count) for a in audits(durable)} == {("completed", 1)}
+
+
+@pytest.mark.parity(32)
+@pytest.mark.failure(36)
+@pytest.mark.parametrize("where", ["alone", "in a transaction"])
+def test_a_list_that_still_waits_in_redis_is_not_sent_again(
+    redis_broker, db, make_durable, charge, waiting, monitor, clock, where
+):
+    make_durable(redis_broker, db)
+    actor = charge()
+    if where == "alone":
+        actor.send_many((n,) for n in range(70))
+    else:
+        with db.atomic():
+            actor.send_many((n,) for n in range(70))
+    clock.move(minutes=12)
+    monitor.run_once()
+    assert waiting(redis_broker) == 70
+
+
 # The database
 
 
@@ -132,6 +169,24 @@ def far(request, stub_broker, make_proxy, make_durable):
     durable = make_durable(stub_broker, proxy.url)
     durable.proxy = proxy
     return durable
+
+
+class Lenient(DurableMiddleware):
+    """Sends messages without audits rather than not at all."""
+
+    def audit_failed(self, broker, message, error):
+        pass
+
+
+@pytest.mark.failure(4)
+@pytest.mark.parity(8)
+@pytest.mark.parametrize("broker", ["redis", "rabbitmq-confirm", "stub"], indirect=True)
+def test_an_audit_failed_that_does_not_raise_sends_a_list_without_audits(
+    broker, tmp_path, charge, waiting, eventually
+):
+    broker.add_middleware(Lenient(f"sqlite:///{tmp_path}/missing/audits.db"))
+    assert charge().send_many((n,) for n in range(70)) == 70
+    eventually(lambda: waiting(broker) == 70)
 
 
 @pytest.mark.failure(4)

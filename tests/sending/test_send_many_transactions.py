@@ -88,16 +88,6 @@ def test_a_list_that_was_rolled_back_never_runs(durable, charge, db, ran, finish
 
 
 @pytest.mark.failure(5)
-def test_a_list_rolled_back_by_hand_never_runs_and_one_after_it_does(charge, db, ran, finish):
-    with db.atomic() as transaction:
-        charge.send_many(many())
-        transaction.rollback()
-        charge.send_many(many("after"))
-    finish()
-    assert ran == names(many("after"))
-
-
-@pytest.mark.failure(5)
 def test_a_list_in_a_rolled_back_savepoint_never_runs_and_those_around_it_do(
     charge, db, ran, finish
 ):
