@@ -1,6 +1,7 @@
 """The sender of ``send_many()`` dies between the audits and the pushes, or has little memory."""
 
 import signal
+from pathlib import Path
 
 import pytest
 
@@ -217,12 +218,13 @@ def test_of_a_list_whose_sender_died_before_the_commit_nothing_is_there(
 
 
 MANY = """
-    import resource
     import app
 
 
     def peak():
-        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
+        "In MB, of this program alone: getrusage() counts what its parent had when it forked."
+        with open("/proc/self/status") as status:
+            return next(int(line.split()[1]) // 1024 for line in status if "VmHWM" in line)
 
 
     def arguments():
@@ -239,6 +241,7 @@ MANY = """
 
 
 @pytest.mark.failure(11)
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="needs Linux")
 @pytest.mark.parametrize("where", ["alone", "in a transaction"])
 @pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
 @pytest.mark.parametrize("broker_url", ["redis"], indirect=True)
@@ -254,4 +257,4 @@ def test_a_list_from_a_generator_takes_much_less_memory_than_its_messages(
     )
     assert done.returncode == 0, done.stderr
     sending, kept = map(int, done.stdout.split())  # MB
-    assert sending < 25 < kept
+    assert sending < 40 < kept
