@@ -11,6 +11,7 @@ from dramatiq.brokers.redis import RedisBroker
 from dramatiq.brokers.stub import StubBroker
 
 from tests.support.proxy import Proxy
+from tests.support.servers import free_port
 
 
 @pytest.fixture
@@ -19,7 +20,8 @@ def make_proxy():
     made = []
 
     def make(url):
-        made.append(Proxy(url))
+        # The system may give any other port to a client while the proxy is down.
+        made.append(Proxy(url, free_port()))
         return made[-1]
 
     yield make
