@@ -29,22 +29,23 @@ class Dialect:
     given: str = ""  # what comes before the SELECT of it
     empty: str = "TRUNCATE TABLE"
     drop_index: str = "DROP INDEX {index}"
-    count: str = "ANALYZE {table}"
+    settle: tuple[str, ...] = ("ANALYZE {table}",)
 
 
 _DIALECTS = {
     peewee.PostgresqlDatabase: Dialect(
         made="(SELECT n, gen_random_uuid()::text AS message_id FROM generate_series(1::bigint, {rows}) AS n)",
         payload="convert_to(replace(convert_from(sent.payload, 'UTF8'), sent.message_id, made.message_id), 'UTF8')",
-        count="VACUUM (ANALYZE) {table}",
+        settle=("VACUUM (ANALYZE) {table}", "CHECKPOINT"),
     ),
     peewee.MySQLDatabase: Dialect(
         made="(SELECT seq AS n, LEFT(CONCAT(MD5(CONCAT('{seed}', seq)), MD5(seq)), 36) AS message_id FROM seq_1_to_{rows})",
         payload="REPLACE(sent.payload, sent.message_id, made.message_id)",
         drop_index="DROP INDEX {index} ON {table}",
-        count="ANALYZE TABLE {table}",
+        settle=("ANALYZE TABLE {table}",),
     ),
     peewee.SqliteDatabase: Dialect(
+        settle=("ANALYZE {table}", "PRAGMA wal_checkpoint(TRUNCATE)"),
         empty="DELETE FROM",
         made="numbered",
         payload="CAST(replace(CAST(sent.payload AS TEXT), sent.message_id, made.message_id) AS BLOB)",
@@ -63,7 +64,7 @@ def fill(
     waiting: int = 0,
     lost: int = 0,
 ) -> None:
-    """Add so many audits like that of *sent*, which is deleted, and have the database count them.
+    """Add so many audits like that of *sent*, which is deleted, and settle.
 
     Parameters:
       completed: Within the last hour.
@@ -83,6 +84,7 @@ def fill(
     # The store's own connections do not wait as long as this may take.
     with store.database.connection_context():
         _fill(store, sent, kinds, indexes if many else [])
+    settle(store)
 
 
 def empty(store: Store) -> None:
@@ -92,11 +94,13 @@ def empty(store: Store) -> None:
         store.database.execute_sql(f"{verb} {_name(store)}")
 
 
-def count(store: Store) -> None:
-    """Have the database learn what is in the table, as it does by itself sooner or later."""
-    dialect = _dialect(store)
+def settle(store: Store) -> None:
+    """Let the database do at once what it does sooner or later: count its rows, write what it owes to the disk."""
     with store.database.connection_context():
-        _read(store.database, dialect.count.format(table=_name(store)))
+        for statement in _dialect(store).settle:
+            cursor = store.database.execute_sql(statement.format(table=_name(store)))
+            if cursor.description is not None:  # some tell what they have done
+                cursor.fetchall()
 
 
 def _fill(
@@ -124,7 +128,6 @@ def _fill(
     database.execute_sql(f"DELETE FROM {table} WHERE message_id = '{sent.message_id}'")
     for index in indexes:
         database.execute_sql(index)
-    _read(database, dialect.count.format(table=table))
 
 
 def _completed(now: int, within: int, rows: int) -> Mapping[str, str]:
@@ -165,9 +168,3 @@ def _dialect(store: Store) -> Dialect:
 def _name(store: Store) -> str:
     name: str = store.audit._meta.table_name
     return name
-
-
-def _read(database: peewee.Database, statement: str) -> None:
-    cursor = database.execute_sql(statement)
-    if cursor.description is not None:  # MariaDB tells what it has done
-        cursor.fetchall()

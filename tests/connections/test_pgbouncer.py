@@ -141,7 +141,9 @@ def test_a_transaction_of_a_job_needs_one_connection(
 
     @durable_actor(max_retries=0)
     def charge():
-        with current_audit().transaction() as db:
+        audit = current_audit()
+        assert audit is not None
+        with audit.transaction() as db:
             db.execute_sql("SELECT 1").close()
 
     message = charge.send()
