@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -60,8 +60,13 @@ def standing(kind: str, redis_url: str) -> Iterator[tuple[Application, App]]:
         application = Application(redis_url, url)
         stack.callback(application.close)
         application.durable.create_tables()
-        folder = Path(stack.enter_context(TemporaryDirectory(prefix="durable-")))
+        yield application, stack.enter_context(processes_of(redis_url, url))
+
+
+@contextmanager
+def processes_of(redis_url: str, url: str) -> Iterator[App]:
+    """Where its processes live; they end with the block."""
+    with TemporaryDirectory(prefix="durable-") as folder:
         urls = {"BROKER_URL": redis_url, "DRAMATIQ_DURABLE_DATABASE_URL": url}
-        processes = App(folder, _SOURCE, urls)
-        stack.callback(processes.close)
-        yield application, processes
+        with closing(App(Path(folder), _SOURCE, urls)) as app:
+            yield app
