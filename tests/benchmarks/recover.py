@@ -13,7 +13,7 @@ from dramatiq_durable import Monitor
 from dramatiq_durable.pipelining import Pipelining
 from dramatiq_durable.store import MOST
 
-from . import databases
+from . import beside, databases, million
 from .application import Application, standing
 from .monitors import UNBOUNDED, Monitors
 from .rounds import ROUNDS, Spread, in_turn, table
@@ -81,6 +81,7 @@ def run(rounds: int, lost: int = LOST) -> Iterator[str]:
     with databases.redis() as redis_url:
         rows = [[kind, *_compared(kind, redis_url, rounds, lost)] for kind in databases.KINDS]
     yield table(["", "each by itself", f"{MOST} at once", "", "two monitors", ""], rows)
+    yield from beside.run(rounds)
 
 
 def _compared(kind: str, redis_url: str, rounds: int, lost: int) -> list[object]:
@@ -100,6 +101,8 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=ROUNDS)
     parser.add_argument("--lost", type=int, default=LOST)
+    parser.add_argument("--million", action="store_true", help="a million instead, once")
     options = parser.parse_args()
-    for part in run(options.rounds, options.lost):
+    parts = million.run() if options.million else run(options.rounds, options.lost)
+    for part in parts:
         print(part, flush=True)
