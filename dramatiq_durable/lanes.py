@@ -20,6 +20,7 @@ from playhouse.pool import PooledDatabase
 from playhouse.sqliteq import SqliteQueueDatabase
 
 from .faults import REPEATED, Fault, fault_of
+from .poolers import limit_lock_waits
 
 T = TypeVar("T")
 
@@ -220,7 +221,7 @@ def _open(lane: peewee.Database) -> None:
     lane.connect()
     # The statements of keeper and monitor pass by a row that somebody holds locked.
     if isinstance(lane, peewee.PostgresqlDatabase):
-        lane.execute_sql(f"SET lock_timeout = '{LOCK_TIMEOUT}s'")
+        limit_lock_waits(lane, f"{LOCK_TIMEOUT}s")
     elif isinstance(lane, peewee.MySQLDatabase):
         # By default an UPDATE that scans a small table waits for every row that somebody holds.
         lane.execute_sql("SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED")

@@ -101,13 +101,15 @@ class Working(Claiming):
         Returns:
           False when it is no longer the holder's to close.
         """
-        # By its id: InnoDB would lock the gap beside the message_id too, and so keep others from sending.
-        query = self.audit.select(self.audit.id).where(self.audit.message_id == held.message_id)
-        ids = self._execute(query.tuples())
-        if not ids:
-            return False
-        completion = self._completion().where(self.audit.id == ids[0][0], self._held_by(held))
-        return bool(completion.execute(transaction) == 1)
+        mine = self._held_by(held)
+        if isinstance(plain_of(self.database), peewee.MySQLDatabase):
+            # By its id: InnoDB would lock the gap beside the message_id too, and so keep others from sending.
+            query = self.audit.select(self.audit.id).where(self.audit.message_id == held.message_id)
+            ids = self._execute(query.tuples())
+            if not ids:
+                return False
+            mine &= self.audit.id == ids[0][0]
+        return bool(self._completion().where(mine).execute(transaction) == 1)
 
     def _completion(self) -> Any:
         return self.audit.update(

@@ -6,7 +6,7 @@ import argparse
 import time
 from collections.abc import Callable, Iterable
 
-from . import away, end_to_end, send
+from . import away, beside, cleanup, connections, end_to_end, recover, scale, send
 from .rounds import ROUNDS
 from .versions import versions
 
@@ -15,6 +15,11 @@ BENCHMARKS: dict[str, Callable[[int], Iterable[str]]] = {
     "send": send.benchmark,
     "end-to-end": end_to_end.benchmark,
     "away": away.benchmark,
+    "recover": recover.run,
+    "beside": beside.run,
+    "scale": scale.run,
+    "cleanup": cleanup.run,
+    "connections": connections.run,
 }
 
 

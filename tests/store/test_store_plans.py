@@ -55,6 +55,28 @@ def test_a_pass_visits_as_many_rows_beside_many_finished_audits_as_beside_few(
         assert "durable_audits_finished" in each
 
 
+@pytest.mark.failure(42)
+def test_a_batch_of_very_many_stale_audits_is_read_in_order_without_sorting_the_rest(
+    store, rows, statements, plan, analyze, clock
+):
+    rows.enqueue()
+    analyze()  # since then the database knows of one that is due
+    audit = store.audit
+    own = {"message_id": lambda n: audit.message_id.concat(f"-{n}"), "due_at": audit.due_at.__add__}
+    fields = [field for field in audit._meta.sorted_fields if field.name != "id"]
+    for doubled in range(14):
+        columns = [own[f.name](2**doubled) if f.name in own else f for f in fields]
+        audit.insert_from(audit.select(*columns), fields).as_rowcount().execute(store.database)
+    clock.move(hours=1)
+    first = store.stale(500)
+    del statements[:]
+    second = store.stale(500, after=first[-1])
+    assert len(first) == len(second) == 500
+    assert first[-1].due_at < second[0].due_at
+    [batch] = statements
+    assert not {"sort", "temp"} & set(plan(batch).lower().split())
+
+
 def test_each_transition_is_one_statement(store, rows, statements, clock):
     def costs(transition):
         del statements[:]
