@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterable, Sequence
+from datetime import timedelta
 from typing import Any, ParamSpec, Protocol, TypeVar, overload
 
 import dramatiq
@@ -22,7 +23,7 @@ class DurableActor(dramatiq.Actor[P, R]):
         self,
         arguments: Iterable[Sequence[Any]],
         *,
-        delay: int | None = None,
+        delay: int | timedelta | None = None,
         progress: Progress | None = None,
     ) -> int:
         """Send a message for each tuple of positional arguments, all of them or none.

@@ -8,7 +8,7 @@ from typing import Any
 import dramatiq
 
 from .bulk import Bulk
-from .sending import Enqueue, gathering
+from .sending import Enqueue, following_up, gathering
 
 
 def send_groups_together() -> None:
@@ -23,10 +23,11 @@ def send_groups_together() -> None:
         if not isinstance(enqueue, Enqueue):
             return run(group, *args, **options)
         hooks: Any = enqueue.hooks
-        bulk = Bulk(hooks, group.broker, None)
-        with gathering(enqueue, bulk.take):
-            result = run(group, *args, **options)
-        bulk.send()
+        bulk = Bulk(hooks, group.broker)
+        with following_up():
+            with gathering(enqueue, bulk.take):
+                result = run(group, *args, **options)
+            bulk.send()
         return result
 
     group_class.run = functools.wraps(run, assigned=("__doc__", "__name__"))(run_together)

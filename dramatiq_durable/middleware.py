@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import threading
 from collections.abc import Iterable
+from datetime import timedelta
 from typing import Any
 
 import dramatiq
@@ -23,7 +24,7 @@ from .overrides import Overrides
 from .pipelining import Pipelining
 from .redaction import redact_actor_logs, redact_worker_logs
 from .registry import AnyActor, Registry
-from .sending import Enqueue, forget_enqueued_again, note_delayed, was_enqueued_again
+from .sending import Enqueue, following_up, forget_enqueued_again, note_delayed, was_enqueued_again
 from .serving import Serving
 from .underway import before_push
 from .working import Run, current_run, set_current, skip_unclaimed
@@ -92,7 +93,7 @@ class DurableMiddleware(Overrides, Registry, Middleware):
         self,
         messages: Iterable[dramatiq.Message[Any]],
         *,
-        delay: int | None = None,
+        delay: int | timedelta | None = None,
         progress: Progress | None = None,
     ) -> int:
         """Send messages of durable actors together: all of their audits in one transaction, then all to the broker.
@@ -104,9 +105,9 @@ class DurableMiddleware(Overrides, Registry, Middleware):
 
         Parameters:
           messages: As ``actor.message()`` makes them; their audits are in one table.
-          delay: Milliseconds until they are meant to start.  Default: none.
-          progress: Called as ``progress(written, sent)`` for every few of them, with how many audits are
-            in the transaction, and how many messages have been pushed after it.
+          delay: Until they are meant to start, milliseconds or timedelta.  Default: none.
+          progress: Called as ``progress(taken, sent)`` for every few of them, with how many were taken
+            from *messages*, and how many pushed.  What it raises is logged once the audits are committed.
 
         Returns:
           How many there were.
@@ -117,10 +118,13 @@ class DurableMiddleware(Overrides, Registry, Middleware):
         """
         if self.broker is None:
             raise DurableError("this DurableMiddleware has no broker; declare an actor on it first")
+        if isinstance(delay, timedelta):
+            delay = delay // timedelta(milliseconds=1)
         bulk = Bulk(self, self.broker, progress)
-        for message in messages:
-            bulk.add(message, delay)
-        return bulk.send()
+        with following_up():
+            for message in messages:
+                bulk.add(message, delay)
+            return bulk.send()
 
     # Declaration
 

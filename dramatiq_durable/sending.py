@@ -67,12 +67,8 @@ class Enqueue:
                 "Message %s is complete; nothing has to make up for it.", run.claim.message_id
             )
             return normalised(message)
-        try:
+        with following_up():
             enqueued = self._enqueue(message, delay)
-        except BaseException:
-            # Dramatiq swallows what its Pipelines and Callbacks raise.
-            run.follow_up_failed = run.follow_up_failed or run.body_ended
-            raise
         run.compensated = run.compensated or compensates
         return enqueued
 
@@ -186,6 +182,19 @@ class Enqueue:
             _best_effort(message_id, run.store.retry_refused, message_id, retry.epoch, retry.delay)
             _best_effort(message_id, self.hooks.enqueue_failed, self.broker, retry.message, error)
             return retry.message
+
+
+@contextmanager
+def following_up() -> Iterator[None]:
+    """What is sent in a hook after a body follows from its job, which is not carried out to its end without it."""
+    run = current_run()
+    try:
+        yield
+    except BaseException:
+        # Dramatiq swallows what its Pipelines and Callbacks raise.
+        if run is not None and not run.in_body:
+            run.follow_up_failed = run.follow_up_failed or run.body_ended
+        raise
 
 
 @contextmanager

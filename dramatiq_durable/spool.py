@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pickle
 import tempfile
+import weakref
 from collections.abc import Iterator
 from typing import IO, Generic, TypeVar
 
@@ -16,7 +17,7 @@ IN_MEMORY = 32 * 2**20
 class Spool(Generic[T]):
     """Keeps what is appended: in memory as far as it fits, then in a temporary file that only this process can open."""
 
-    def __init__(self, in_memory: int = IN_MEMORY) -> None:
+    def __init__(self, in_memory: float = IN_MEMORY) -> None:
         self._room = in_memory
         self._first: list[T] = []
         self._file: IO[bytes] | None = None
@@ -31,10 +32,8 @@ class Spool(Generic[T]):
             return
         if self._file is None:
             self._file = tempfile.TemporaryFile()  # noqa: SIM115 - it lives as long as the spool
+            weakref.finalize(self, self._file.close)
         pickle.dump(item, self._file, pickle.HIGHEST_PROTOCOL)
-
-    def __len__(self) -> int:
-        return self._length
 
     def __iter__(self) -> Iterator[T]:
         """From the first to the last; one iteration at a time, with nothing appended meanwhile."""

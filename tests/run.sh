@@ -103,4 +103,4 @@ if [ $# -eq 0 ]; then
     set -- --ignore tests/chaos
 fi
 step "tests"
-exec "$bin/python" -m pytest -n 4 "$@"
+exec "$bin/python" -m pytest -n 6 "$@"

@@ -12,7 +12,7 @@ import peewee
 from ..errors import DurableError
 from ..lanes import plain_of
 from ..models import PENDING
-from .base import NewAudit, microseconds
+from .base import PUSH_LEASE, NewAudit, microseconds
 from .many import MOST, transaction
 from .rendering import Rendered, arrays, listed, padded, parameter
 from .sending import Sending
@@ -43,26 +43,28 @@ class Bulk(Sending):
 
     def enqueue_all(
         self, news: Sequence[NewAudit], database: peewee.Database, *, is_out: bool
-    ) -> None:
+    ) -> set[str]:
         """Insert the audits of messages in the transaction that *database* is in, but for those that have one.
 
         *is_out*: they are pushed right after its commit, so that they are due as after ``enqueue``;
         else after a push lease.
 
+        Returns:
+          The message_ids of those that had their audits already.
+
         Raises:
           DurableError: A constraint of the table refuses one of them.
         """
         if self.has_own_columns or any(new.columns for new in news):
-            for new in news:
-                self.enqueue(new, transaction=database)
-            return
+            return {new.message_id for new in news if not self.enqueue(new, transaction=database)}
         is_postgres = isinstance(plain_of(self.database), peewee.PostgresqlDatabase)
         statements = (self._by_arrays if is_postgres else self._by_rows)(news, is_out)
         count = 0
         for insert, values in statements:
             count += self.connections.run_in(database, functools.partial(insert.run, values=values))
-        if count != len(news):
-            self._check_there({new.message_id for new in news}, database)
+        if count == len(news):
+            return set()
+        return self._older({new.message_id for new in news}, count, database)
 
     def _by_rows(self, news: Sequence[NewAudit], is_out: bool) -> list[Insert]:
         same = padded(news, MOST)
@@ -97,77 +99,74 @@ class Bulk(Sending):
         fields = [self.audit._meta.fields[name] for name in row]
         return self.audit.insert_from(select, fields).on_conflict_ignore().returning()
 
-    def _check_there(self, ids: set[str], database: peewee.Database) -> None:
-        """What is ignored is a conflict of any column."""
-        query = self.audit.select(self.audit.message_id).where(self.audit.message_id.in_(ids))
-        found = {row[0] for row in query.tuples().execute(database)}
-        if found != ids:
+    def _older(self, ids: set[str], inserted: int, database: peewee.Database) -> set[str]:
+        """Those that were there before: all but as many as were *inserted* last."""
+        audit = self.audit
+        query = audit.select(audit.message_id).where(audit.message_id.in_(ids)).tuples()
+        newest = query.order_by(audit.created_at.desc(), audit.id.desc())
+        found = [row[0] for row in newest.execute(database)]
+        missing = ids - set(found)
+        if missing and database is self.database:
             # A transaction may not see what others have committed since it began.
-            found |= {row[0] for row in self._execute(query.tuples())}
-        if found != ids:
+            missing -= {row[0] for row in self._execute(query)}
+        if missing:
+            # What is ignored is a conflict of any column.
             raise DurableError("a constraint on a column of the table of audits refuses an audit")
+        return ids - set(found[:inserted])
 
     def begin_pushes(self, news: Sequence[NewAudit], *, was_out: bool) -> set[str]:
-        """Elect the sender to push these messages, which were committed a while ago; as after ``enqueue`` they are due then.
+        """Elect the sender to push these messages, which were committed a while ago; each as ``begin_push``.
 
         Returns:
           The message_ids of those that are the sender's: there is such an audit, and no monitor was first.
         """
         elected: set[str] = set()
-        for due_in, inserted_due_in, ids in self._groups(news, not was_out):
-            same = padded(ids, MOST)
-            changed = self._write(
+        for delay, late, ids in _groups(news):
+            inserted = late if was_out else PUSH_LEASE
+            changed = self._write_all_of(
                 self._begin_pushes,
-                len(same),
-                due_in=due_in,
-                inserted_due_in=inserted_due_in,
-                **{f"message_id{number}": each for number, each in enumerate(same)},
+                ids,
+                due_in=microseconds(delay + PUSH_LEASE),
+                inserted_due_in=microseconds(delay + inserted),
             )
             elected.update(ids if changed == len(ids) else self._with_sender(ids))
         return elected
 
     def _begin_pushes(self, count: int) -> Any:
         audit = self.audit
-        return audit.update(due_at=self.now() + parameter("due_in"), enqueued_at=self.now()).where(
+        return audit.update(due_at=self.now() + parameter("due_in")).where(
             self._of_sender(count), audit.due_at == audit.created_at + parameter("inserted_due_in")
         )
 
-    def _groups(
-        self, news: Sequence[NewAudit], in_transaction: bool
-    ) -> list[tuple[int, int, list[str]]]:
-        """Those that are due alike: how long after their push, and after their insertion."""
-        groups: dict[tuple[int, int], list[str]] = {}
-        for new in news:
-            key = self._inserted_due_in(new, False), self._inserted_due_in(new, in_transaction)
-            groups.setdefault(key, []).append(new.message_id)
-        return [(*key, list(dict.fromkeys(ids))) for key, ids in groups.items()]
-
     def _with_sender(self, ids: Sequence[str]) -> list[str]:
-        """Those that are as :meth:`begin_pushes` has left them."""
-        audit = self.audit
-        query = audit.select(audit.message_id).where(
-            audit.message_id.in_(ids), self._is_senders(), audit.enqueued_at.is_null(False)
-        )
+        query = self.audit.select(self.audit.message_id)
+        query = query.where(self.audit.message_id.in_(ids), self._is_senders())
         return [row[0] for row in self._execute(query.tuples())]
 
-    def pushes_refused(self, news: Sequence[NewAudit]) -> None:
-        """Make the audits due at their start, for the broker did not take the messages."""
-        groups: dict[timedelta, list[str]] = {}
-        for new in news:
-            groups.setdefault(new.delay, []).append(new.message_id)
-        for delay, ids in groups.items():
-            same = padded(ids, MOST)
-            self._write(
-                self._pushes_refused,
-                len(same),
-                starts_in=microseconds(delay),
-                **{f"message_id{number}": each for number, each in enumerate(same)},
-            )
+    def all_pushed(self, news: Sequence[NewAudit]) -> None:
+        """The messages that the sender was elected to push are with the broker."""
+        for delay, late, ids in _groups(news):
+            self._write_all_of(self._all_pushed, ids, due_in=microseconds(delay + late))
 
-    def _pushes_refused(self, count: int) -> Any:
+    def _all_pushed(self, count: int) -> Any:
         return self.audit.update(
-            due_at=self.now() + parameter("starts_in"), enqueue_count=0, enqueued_at=None
+            due_at=self.now() + parameter("due_in"), enqueued_at=self.now()
         ).where(self._of_sender(count))
+
+    def all_refused(self, news: Sequence[NewAudit]) -> None:
+        """Make the audits due at their start, for the broker did not take the messages."""
+        for delay, _, ids in _groups(news):
+            self._write_all_of(self._all_refused, ids, due_in=microseconds(delay))
+
+    def _all_refused(self, count: int) -> Any:
+        return self.audit.update(
+            due_at=self.now() + parameter("due_in"), enqueue_count=0, enqueued_at=None
+        ).where(self._of_sender(count))
+
+    def _write_all_of(self, build: Callable[[int], Any], ids: Sequence[str], **values: Any) -> int:
+        same = padded(ids, MOST)
+        numbered = {f"message_id{number}": each for number, each in enumerate(same)}
+        return self._write(build, len(same), **numbered, **values)
 
     def _of_sender(self, count: int) -> Any:
         ids = [parameter(f"message_id{number}") for number in range(count)]
@@ -177,3 +176,11 @@ class Bulk(Sending):
         """No monitor has marked it, and no copy of it was claimed."""
         audit = self.audit
         return (audit.state == PENDING) & (audit.epoch == 0) & (audit.enqueue_count == 1)
+
+
+def _groups(news: Sequence[NewAudit]) -> list[tuple[timedelta, timedelta, list[str]]]:
+    """Those that are due alike: after which delay, and how long after that."""
+    groups: dict[tuple[timedelta, timedelta], list[str]] = {}
+    for new in news:
+        groups.setdefault((new.delay, new.job_timeout + new.backoff), []).append(new.message_id)
+    return [(*key, list(dict.fromkeys(ids))) for key, ids in groups.items()]

@@ -97,7 +97,8 @@ class Sending(Base):
         query = self.audit.select(self.audit.id).where(self.audit.message_id == message_id).tuples()
         # A transaction may not see what others have committed since it began.
         return bool(
-            (transaction is not None and list(query.execute(transaction))) or self._execute(query)
+            (transaction is not None and list(query.execute(transaction)))
+            or (transaction in {None, self.database} and self._execute(query))
         )
 
     def push_refused(self, new: NewAudit, *, in_transaction: bool = False) -> bool:

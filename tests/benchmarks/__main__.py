@@ -6,7 +6,7 @@ import argparse
 import time
 from collections.abc import Callable, Iterable
 
-from . import away, beside, cleanup, connections, end_to_end, recover, scale, send
+from . import away, cleanup, connections, end_to_end, recover, scale, send
 from .rounds import ROUNDS
 from .versions import versions
 
@@ -16,7 +16,6 @@ BENCHMARKS: dict[str, Callable[[int], Iterable[str]]] = {
     "end-to-end": end_to_end.benchmark,
     "away": away.benchmark,
     "recover": recover.run,
-    "beside": beside.run,
     "scale": scale.run,
     "cleanup": cleanup.run,
     "connections": connections.run,
