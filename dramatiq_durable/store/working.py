@@ -102,8 +102,9 @@ class Working(Claiming):
           False when it is no longer the holder's to close.
         """
         mine = self._held_by(held)
-        if isinstance(plain_of(self.database), peewee.MySQLDatabase):
+        if not isinstance(plain_of(self.database), peewee.PostgresqlDatabase):
             # By its id: InnoDB would lock the gap beside the message_id too, and so keep others from sending.
+            # PostgreSQL may be behind a pool that has no second connection while the transaction has one.
             query = self.audit.select(self.audit.id).where(self.audit.message_id == held.message_id)
             ids = self._execute(query.tuples())
             if not ids:
