@@ -19,7 +19,7 @@ from .rounds import table
 
 JOBS, CYCLES = 2_000, 12
 
-#: Of the default retention of a day three cycles are kept.
+#: Of the default retention of a day, so that two cycles are kept.
 CYCLE = timedelta(hours=10)
 
 _SIZES = """
@@ -49,7 +49,7 @@ def run(jobs: int = JOBS, cycles: int = CYCLES) -> Iterator[str]:
             before = Store.clock_offset
             sizes = [_cycle(application, url, jobs) for _ in range(cycles)]
             Store.clock_offset = before
-    yield f"PostgreSQL, {jobs:,} jobs in each cycle, of which three are within the retention:"
+    yield f"PostgreSQL, {jobs:,} jobs in each cycle, of which two are within the retention:"
     yield table(
         ["after", "rows", "table, MB", "indexes, MB", "HOT updates", "autovacuums"],
         [
