@@ -8,6 +8,8 @@ import pytest
 
 import dramatiq_durable.store
 from dramatiq_durable.models import FINISHED, OPEN
+from dramatiq_durable.store.bulk import Bulk
+from dramatiq_durable.store.claiming import Claiming
 from dramatiq_durable.store.many import Many
 from dramatiq_durable.store.monitoring import Monitoring
 from dramatiq_durable.store.operating import Operating
@@ -96,6 +98,12 @@ def test_the_transitions_are_those_of_the_store():
 #: What renders the statement of a transition that has another name.
 RENDERS = {
     "insert": "enqueue",
+    "insert_rows": "enqueue",
+    "insert_arrays": "enqueue",
+    "begin_pushes": "begin_push",
+    "all_pushed": "pushed",
+    "all_refused": "push_refused",
+    "claimed": "claim",
     "completion": "complete",
     "mark_all": "mark",
     "confirm_all": "confirm",
@@ -105,11 +113,11 @@ RENDERS = {
 def test_each_method_of_the_store_that_writes_is_a_transition():
     methods = {
         name.removeprefix("_"): inspect.getsource(method)
-        for part in (Sending, Working, Monitoring, Waiting, Many, Operating)
+        for part in (Sending, Bulk, Claiming, Working, Monitoring, Waiting, Many, Operating)
         for name, method in vars(part).items()
         if inspect.isfunction(method)
     }
-    writes = re.compile(r"\.(insert|update|delete)\(|_completion\(")
+    writes = re.compile(r"\.(insert|insert_many|insert_from|update|delete)\(|_completion\(")
     writing = {RENDERS.get(name, name) for name, source in methods.items() if writes.search(source)}
     inserts_too = {"adopt"}  # by enqueue
     assert writing - NOT_MODELLED == TRANSITIONS - inserts_too
