@@ -164,9 +164,9 @@ class Bulk:
             pushes.audited = False
         else:
             pushes.there = self._there
-            # What was inserted as if it were being pushed need not be elected, unless it is late.
-            pushes.elect_after = 0.0 if not self._is_out(self._store) else self._late_after()
             pushes.was_out = self._is_out(self._store)
+            # What was inserted as if it were being pushed need not be elected, unless it is late.
+            pushes.elect_after = self._soonest.total_seconds() / 2 if pushes.was_out else 0.0
         if self._in_transaction:
             self._store.database.after_commit(
                 lambda: best_effort(LEFT, lambda: pushes.run(began, self._progress))
@@ -174,9 +174,6 @@ class Bulk:
         else:
             pushes.run(began, self._progress)
         return self._count
-
-    def _late_after(self) -> float:
-        return self._soonest.total_seconds() / 2
 
     def _is_out(self, store: Store) -> bool:
         return not self._in_transaction and not store.has_own_columns

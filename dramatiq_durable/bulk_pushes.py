@@ -92,7 +92,8 @@ class BulkPushes:
         self._reached = self._reached and len(failed) < len(mine)
         if elects:
             pushed = [each.new for each, error in zip(mine, errors, strict=True) if not error]
-            pushed and best_effort(LEFT, self._store.all_pushed, pushed)
+            if pushed:
+                best_effort(LEFT, self._store.all_pushed, pushed)
         refused = [each.new for each, _ in failed if each.new.message_id not in self.there]
         if refused and self.audited:
             best_effort(LEFT, self._store.all_refused, refused)

@@ -8,7 +8,7 @@ from typing import Any
 import dramatiq
 
 from .bulk import Bulk
-from .sending import Enqueue, following_up, gathering
+from .sending import Enqueue, following_up, gathering, is_gathering
 
 
 def send_groups_together() -> None:
@@ -20,7 +20,8 @@ def send_groups_together() -> None:
 
     def run_together(group: Any, *args: Any, **options: Any) -> Any:
         enqueue = group.broker.enqueue
-        if not isinstance(enqueue, Enqueue):
+        # A group in a group is part of that.
+        if not isinstance(enqueue, Enqueue) or is_gathering(enqueue):
             return run(group, *args, **options)
         hooks: Any = enqueue.hooks
         bulk = Bulk(hooks, group.broker)

@@ -11,6 +11,7 @@ from typing import Any, TypeAlias
 import dramatiq
 import redis
 from dramatiq.brokers.redis import RedisBroker
+from dramatiq.common import current_millis
 
 from .sending import Enqueue
 from .underway import Underway, underway
@@ -90,7 +91,10 @@ class Pipelining:
         with self._client.pipeline(transaction=False) as pipe:
             for calls in collected:
                 for call in calls:
-                    self._script(**call, client=pipe)
+                    command, _collected_at, *rest = call["args"]
+                    # By it Redis judges whether this process is alive.
+                    args = [command, current_millis(), *rest]
+                    self._script(keys=call["keys"], args=args, client=pipe)
             try:
                 answers = iter(pipe.execute(raise_on_error=False))
             except (redis.RedisError, OSError) as error:

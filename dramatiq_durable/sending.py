@@ -197,6 +197,10 @@ def following_up() -> Iterator[None]:
         raise
 
 
+def is_gathering(enqueue: Enqueue) -> bool:
+    return (_gathering.get() or (None,))[0] is enqueue
+
+
 @contextmanager
 def gathering(enqueue: Enqueue, take: Take) -> Iterator[None]:
     """Offer the first sends of *enqueue* to *take*, in this context."""

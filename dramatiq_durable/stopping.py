@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import queue
+import time
+
+#: Seconds after which one who waits looks: Python calls no handler for a signal that comes just before a wait.
+STEP = 1.0
 
 
 class Stop:
@@ -26,7 +30,8 @@ class Stop:
 
     def wait(self, seconds: float) -> bool:
         """Whether it was set before, or within so many *seconds*."""
-        if not self._is_set:
+        end = time.monotonic() + seconds
+        while not self._is_set and (left := end - time.monotonic()) > 0:
             with contextlib.suppress(queue.Empty):
-                self._wake.get(timeout=seconds)
+                self._wake.get(timeout=min(left, STEP))
         return self._is_set

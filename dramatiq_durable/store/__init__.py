@@ -31,6 +31,9 @@ are locked and compared first, in one transaction.  *Open* is pending or running
     operator  cancel       open → cancelled                 epoch+1
               retry        dead|cancelled → pending         epoch+1; due now, or when the cancelled run's lease is over
 
+Many at once are ``enqueue_all``, ``begin_pushes``, ``all_pushed`` and ``all_refused`` of a sender,
+``claim_all`` of a worker, ``mark_all`` and ``confirm_all`` of a monitor: each row by the same guard.
+
 The *epoch* is raised by every claim and by every transition that gives a job
 up, and each copy carries the epoch it was sent for: one execution an epoch.
 """

@@ -67,7 +67,8 @@ class Bulk(Sending):
         return self._older({new.message_id for new in news}, count, database)
 
     def _by_rows(self, news: Sequence[NewAudit], is_out: bool) -> list[Insert]:
-        same = padded(news, MOST)
+        # A large payload that is repeated may be more than a server takes.
+        same = padded(news, MOST, min(news, key=lambda new: len(new.payload)))
         values = {
             f"{name}{number}": value
             for number, new in enumerate(same)
@@ -129,7 +130,7 @@ class Bulk(Sending):
                 due_in=microseconds(delay + PUSH_LEASE),
                 inserted_due_in=microseconds(delay + inserted),
             )
-            elected.update(ids if changed == len(ids) else self._with_sender(ids))
+            elected.update(ids if changed == len(ids) else self._with_sender(ids, delay))
         return elected
 
     def _begin_pushes(self, count: int) -> Any:
@@ -138,9 +139,14 @@ class Bulk(Sending):
             self._of_sender(count), audit.due_at == audit.created_at + parameter("inserted_due_in")
         )
 
-    def _with_sender(self, ids: Sequence[str]) -> list[str]:
-        query = self.audit.select(self.audit.message_id)
-        query = query.where(self.audit.message_id.in_(ids), self._is_senders())
+    def _with_sender(self, ids: Sequence[str], delay: timedelta) -> list[str]:
+        audit = self.audit
+        query = audit.select(audit.message_id).where(
+            audit.message_id.in_(ids),
+            self._is_senders(),
+            # Not what a monitor has marked, could not push, and will soon try again.
+            audit.due_at > self.now(delay + PUSH_LEASE / 2),
+        )
         return [row[0] for row in self._execute(query.tuples())]
 
     def all_pushed(self, news: Sequence[NewAudit]) -> None:

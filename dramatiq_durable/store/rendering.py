@@ -59,7 +59,8 @@ def rendered_for(audit: type[Audit]) -> dict[Hashable, Rendered]:
     return _rendered.setdefault(audit, {})
 
 
-def padded(items: Sequence[Any], longest: int) -> list[Any]:
-    """*items*, with the last one repeated, so that there are few lengths to render: powers of two, and *longest*."""
+def padded(items: Sequence[Any], longest: int, filler: Any = None) -> list[Any]:
+    """*items* and as many of *filler*, or of the last one, that there are few lengths to render: powers of two, *longest*."""
     length = min(1 << (len(items) - 1).bit_length(), longest)
-    return [*items, *[items[-1]] * (length - len(items))]
+    repeated = items[-1] if filler is None else filler
+    return [*items, *[repeated] * (length - len(items))]

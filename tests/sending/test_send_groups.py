@@ -91,3 +91,12 @@ def test_a_group_of_another_broker_is_left_alone(durable, charge):
 
     dramatiq.group([plain.message(), plain.message()], broker=other).run()
     assert other.queues["default"].qsize() == 2
+
+
+def test_a_group_in_a_group_is_part_of_it(durable, charge, audits, work, ran):
+    inner = dramatiq.group([charge.message(1), charge.message(2)])
+    with pytest.raises(DurableError, match="max_payload_size"):
+        dramatiq.group([inner, charge.message("x" * 2_000)]).run()
+    assert audits(durable) == []
+    work()
+    assert ran == []

@@ -144,7 +144,9 @@ def test_what_a_server_takes_one_by_one_it_takes_together(
 ):
     make_durable(stub_broker, small_mariadb)
     actor = charge()
-    sizes = [16_000] * 63 + [1_900_000] * 3  # on their way they are twice as long
+    sizes = (
+        [16_000] * 63 + [1_900_000] * 3 + [1_000] * 32 + [900_000]
+    )  # on their way they are twice as long
     for size in set(sizes):
         actor.send("x" * size)
     stub_broker.flush_all()

@@ -23,7 +23,7 @@ def charge(ran):
     return lambda **options: durable_actor(ran.append, actor_name="charge", **options)
 
 
-@pytest.mark.parametrize("bad", [0, 1, 64, 65, 200])
+@pytest.mark.parametrize("bad", [0, 65])
 @pytest.mark.parametrize("broker", ["redis", "rabbitmq-confirm", "stub"], indirect=True)
 def test_an_iterator_that_raises_leaves_neither_audits_nor_messages(
     broker, durable, charge, waiting, audits, bad
