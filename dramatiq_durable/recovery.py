@@ -28,6 +28,9 @@ logger = get_logger(__name__)
 #: What a broker raises when it takes no message at all; some do so at one that they do not like.
 OUTAGES = (BrokerConnectionError, redis.RedisError, OSError)
 
+#: Redis judges before it looks at the message, and by the moment: that another was taken says nothing.
+FULL: Any = getattr(redis.exceptions, "OutOfMemoryError", ())
+
 #: Messages that a pass sees refused in a row, and seconds that it spends so, before it stops; one while an outage goes on.
 REFUSALS, REFUSAL_SECONDS = 20, 5.0
 
@@ -238,7 +241,8 @@ class Recovery:
 
     def _doubt(self, attempt: Attempt) -> None:
         """Judge a message whose refusal looks like an outage."""
-        if self._refused.setdefault(attempt.message_id, self._taken) < self._taken:
+        seen = self._refused.setdefault(attempt.message_id, self._taken)
+        if seen < self._taken and not isinstance(attempt.error, FULL):
             del self._refused[attempt.message_id]
             self._set_aside(attempt.store, attempt.marked, attempt.error)
             return

@@ -90,15 +90,19 @@ wait # for the venvs; one that could not be made has no pytest
 other_suites() {
     for version in $others; do
         step "Python $version: what needs no server"
-        ".venv-$version/bin/python" -m pytest -q -n 3 -k "not redis and not rabbitmq and not postgres and not mariadb" \
+        nice ".venv-$version/bin/python" -m pytest -q -n 3 -k "not redis and not rabbitmq and not postgres and not mariadb" \
             tests/declaring tests/sending/test_send_contract.py tests/sending/test_send_compositions.py \
             tests/working/test_current_audit.py tests/working/test_hooks.py tests/working/test_lease_lost.py \
             tests/working/test_requeue.py tests/working/test_transaction.py tests/connections/test_interrupts_anywhere.py \
             || return 1
     done
+    if [ "$1" = 0 ]; then
+        step "model, simulation"
+        nice "$bin/python" -m pytest -q -n 2 tests/model tests/simulation
+    fi
 }
-# Beside the chaos, which mostly waits; what they say is shown after it.
-other_suites >.venv-tests/others.log 2>&1 &
+# What only computes runs beside the chaos, which mostly waits; what it says is shown after that.
+other_suites $# >.venv-tests/others.log 2>&1 &
 others_pid=$!
 
 export DRAMATIQ_DURABLE_REQUIRE_SERVERS=1
@@ -106,7 +110,7 @@ if [ $# -eq 0 ]; then
     # Its lanes are several processes each, and share the machine with little else.
     step "chaos"
     "$bin/python" -m pytest -q tests/chaos
-    set -- --ignore tests/chaos
+    set -- --ignore tests/chaos --ignore tests/model --ignore tests/simulation
 fi
 others_code=0
 wait $others_pid || others_code=$?
