@@ -28,7 +28,7 @@ LARGEST_PART = 2**20
 #: Bytes that a message takes in memory besides its payload, about.
 OVERHEAD = 3_000
 
-#: ``progress(taken, sent)``: how many messages were taken from the iterator, and how many of them were pushed.
+#: ``progress(taken, sent)``: how many were taken from the iterator, and how many are with the broker, or left to a monitor.
 Progress = Callable[[int, int], object]
 
 

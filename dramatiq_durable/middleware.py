@@ -107,7 +107,8 @@ class DurableMiddleware(Overrides, Registry, Middleware):
           messages: As ``actor.message()`` makes them; their audits are in one table.
           delay: Until they are meant to start, milliseconds or timedelta.  Default: none.
           progress: Called as ``progress(taken, sent)`` for every few of them, with how many were taken
-            from *messages*, and how many pushed.  What it raises is logged once the audits are committed.
+            from *messages*, and how many are with the broker,
+            or left to a monitor.  What it raises is logged once the audits are committed.
 
         Returns:
           How many there were.

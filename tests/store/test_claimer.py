@@ -9,9 +9,9 @@ from dramatiq.threading import raise_thread_exception
 from playhouse.db_url import connect
 
 from dramatiq_durable import DurableError
-from dramatiq_durable.claimer import PATIENCE, Claimer
-from dramatiq_durable.connections import LANES
-from dramatiq_durable.store import CLAIMS, Claim
+from dramatiq_durable.claimer import Claimer
+from dramatiq_durable.connections import LANES, Connections
+from dramatiq_durable.store import CLAIMS, Claim, Store
 from tests.support.proxy import Proxy
 
 THREADS = 24
@@ -125,22 +125,16 @@ def test_when_the_database_is_away_each_thread_is_told(far_store, proxy, claims)
     assert Claiming(claimer, claims[0]).holds
 
 
-def test_connections_that_are_never_free_keep_nobody_waiting(far_store, claims):
-    """They may have been lost to interrupts, or be in long use: who has waited takes his turn with all others."""
-    hold, release = threading.Event(), threading.Event()
+class Crowded(Connections):
+    """Never seems to have a connection free: they were lost to interrupts, or are taken at once by others."""
 
-    def use(lane):
-        hold.set()
-        assert release.wait(30)
+    def has_room(self):
+        return False
 
-    users = [threading.Thread(target=far_store.connections.run, args=(use,)) for _ in range(LANES)]
-    for user in users:
-        user.start()
-    assert hold.wait(10)
-    while far_store.connections.has_room():
-        time.sleep(0.01)
-    claimer = Claimer(far_store)
-    threads = [Claiming(claimer, claim) for claim in claims[:3]]
-    time.sleep(PATIENCE * 1.5)  # what they wait for is the passing of time
-    release.set()
+
+def test_who_has_waited_for_a_free_connection_takes_his_turn_with_all_others(store, db, claims):
+    crowded = Store(store.audit, store.namespace, Crowded(db))
+    claimer = Claimer(crowded)
+    threads = [Claiming(claimer, claim) for claim in claims]
     assert all(thread.holds for thread in threads)
+    crowded.connections.close()
