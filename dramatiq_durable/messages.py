@@ -76,7 +76,7 @@ def new_audit(message: AnyMessage, policy: Policy, delay: timedelta) -> NewAudit
 
 
 def copy_of(stale: Stale, broker: dramatiq.Broker) -> dramatiq.Message[Any]:
-    """The message of an audit as it has to be sent now.
+    """The message of an audit as it has to be sent now, but for :data:`ENQUEUED_AT`.
 
     Raises:
       dramatiq.DecodeError: The payload is not a message.

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 
@@ -21,7 +20,8 @@ from .options import FOR_EVER
 from .pace import Pace
 from .passes import Pass
 from .presence import presence_of
-from .recovery import OUTAGES, Recovery
+from .recovery import OUTAGES, Recovery, turned
+from .resting import Resting
 from .search import Search
 from .stopping import Stop
 from .store import Stale, Store
@@ -33,16 +33,11 @@ MILLISECOND = timedelta(milliseconds=1)
 
 MAX_RATE = 1_000.0  # messages per second
 
+#: Stale audits that are counted when a pass is cut; counting takes time, too.
+MOST_COUNTED = 100_000
+
 #: One in so many of the stale audits is of the latest, which else would wait for all older ones.
 SHARE_OF_LATEST = 10
-
-
-@dataclass(frozen=True)
-class Rest:
-    """How often in a row a database has failed, and until when it is left alone."""
-
-    failures: int
-    until: float  # by the monotonic clock
 
 
 class Monitor:
@@ -98,9 +93,10 @@ class Monitor:
         self._pace = Pace(max_rate, self._stopped)
         self._longest = math.inf  # seconds that a pass spends on the stale audits of a store
         self._cut = False
+        self._unfinished: list[str] = []  # what a pass that was cut has left, in words
         self._halted = False  # stopped while it waited for the next message's time
         self._outages = 0
-        self._resting: dict[Store, Rest] = {}
+        self._resting = Resting(self._pause)
         self._unchecked: set[Any] = set()  # tables that may lack a column
         self._grace = Grace()
 
@@ -157,28 +153,17 @@ class Monitor:
 
     def _next_pass(self) -> None:
         stores = self.middleware.stores()
-        now = time.monotonic()
-        awake = [s for s in stores if s not in self._resting or self._resting[s].until <= now]
+        awake = self._resting.awake(stores)
         done, errors = self._pass(awake)
         self._log(done)
         mismatches = [e for e in errors.values() if isinstance(e, SchemaMismatch)]
         if stores and len(mismatches) == len(stores):
             raise mismatches[0]
-        for store in awake:
-            rest = self._resting.pop(store, None)
-            if store in errors:
-                self._rest(store, errors[store], rest.failures + 1 if rest is not None else 1)
-
-    def _rest(self, store: Store, error: Exception, failures: int) -> None:
-        self._resting[store] = Rest(failures, time.monotonic() + self._pause(failures))
-        if isinstance(error, (DatabaseUnreachable, SchemaMismatch)):
-            self.logger.warning("%s. The monitor waits.", error)
-        else:
-            self.logger.error("This pass failed; the next one may not.", exc_info=error)
+        self._resting.note(awake, errors)
 
     def _log(self, done: Pass) -> None:
         if done:
-            self.logger.info("%s.", str(done).capitalize())
+            self.logger.info("%s.", "; ".join([str(done).capitalize(), *self._unfinished]))
 
     def _pass(self, stores: Sequence[Store]) -> tuple[Pass, dict[Store, Exception]]:
         """Serve *stores*, each whatever happens to the others; their errors are returned."""
@@ -186,6 +171,7 @@ class Monitor:
         self._backlog.begin()
         self._search.begin(read_only=self.dry_run)
         self._cut = False
+        self._unfinished.clear()
         errors: dict[Store, Exception] = {}
         self._each(stores, self._recover, errors)
         self._each(stores, self._find, errors)
@@ -223,7 +209,11 @@ class Monitor:
         while not done.outage:
             batch = store.stale(self.batch_size, after=last)
             self._send(store, batch, done)
-            if len(batch) < self.batch_size or self._is_over(end):
+            if len(batch) < self.batch_size:
+                return
+            if self._is_over(end):
+                left = store.count_stale(MOST_COUNTED)
+                self._unfinished.append(f"{'at least ' * (left == MOST_COUNTED)}{left} to go")
                 return
             last = batch[-1]
             if self._longest < math.inf:
@@ -238,6 +228,7 @@ class Monitor:
                 if done.outage:
                     self._search.put_back(store, batch)
                 if done.outage or self._is_over(end):
+                    self._unfinished.append("the search for what the broker has lost goes on")
                     return
         except OUTAGES as error:
             self.logger.debug("The broker tells nothing (%s).", type(error).__name__)
@@ -267,10 +258,11 @@ class Monitor:
         self, store: Store, rest: Sequence[Stale], done: Pass, *, hopeless: bool = True
     ) -> None:
         while rest and not done.outage and not self._halted:
-            part, rest = self._recovery.split(rest, self._pace.burst)
+            part, rest = self._recovery.split(store, rest, self._pace.burst)
             before = done.recovered
             try:
-                self._recovery.act(store, part, hopeless=hopeless)
+                if not self._recovery.act(store, part, hopeless=hopeless):
+                    rest = turned(rest)
             except AuditLocked:
                 self.logger.debug("%s audits are locked; passed by.", len(part))
             self._halted = not self._pace.spend(done.recovered - before)

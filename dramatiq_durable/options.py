@@ -87,14 +87,12 @@ def _wait(backoff: Backoff, enqueue_count: int) -> timedelta:
 
 def resolve(*levels: Mapping[str, Any]) -> Policy:
     """The policy of a message from its own, its actor's and the middleware's options, in this order."""
-    return Policy(**{name: _first(name, levels) for name in ACTOR_DEFAULTS})
-
-
-def _first(name: str, levels: tuple[Mapping[str, Any], ...]) -> Any:
-    for options in levels:
-        if name in options and (options[name] is not None or name in NONE_IS_A_VALUE):
-            return options[name]
-    return ACTOR_DEFAULTS[name]
+    found = dict(ACTOR_DEFAULTS)
+    for options in reversed(levels):
+        for name in ACTOR_DEFAULTS.keys() & options.keys():
+            if options[name] is not None or name in NONE_IS_A_VALUE:
+                found[name] = options[name]
+    return Policy(**found)
 
 
 def checked(

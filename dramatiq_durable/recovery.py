@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -9,19 +10,16 @@ from datetime import timedelta
 from itertools import accumulate
 from typing import Any
 
-import dramatiq
 import redis
 from dramatiq.errors import BrokerConnectionError
 from dramatiq.logging import get_logger
 
-from .backoff import cubic_backoff
 from .errors import AuditLocked, DatabaseUnreachable
-from .messages import ENQUEUED_AT, copy_of, stamped
+from .messages import ENQUEUED_AT
 from .middleware import DurableMiddleware
-from .models import RUNNING
-from .options import Policy, checked
 from .passes import Pass
-from .store import MOST, Marked, Stale, Store, instant
+from .plans import plan
+from .store import Marked, Stale, Store, instant
 
 logger = get_logger(__name__)
 
@@ -55,17 +53,6 @@ class Attempt:
         return self.marked.stale.message_id
 
 
-@dataclass(frozen=True)
-class Plan:
-    """What becomes of a stale audit: its *message* goes out, or the *error* says why not."""
-
-    stale: Stale
-    policy: Policy
-    backoff: timedelta
-    message: Any
-    error: Exception | None = None
-
-
 class Recovery:
     """Acts on stale audits, pass after pass.
 
@@ -93,11 +80,13 @@ class Recovery:
         self._taken = 0  # messages, ever
         self._refused: dict[str, int] = {}  # by message_id: how many had been taken then
 
-    def split(self, listed: Sequence[Stale], most: int) -> tuple[Sequence[Stale], Sequence[Stale]]:
+    def split(
+        self, store: Store, listed: Sequence[Stale], most: int
+    ) -> tuple[Sequence[Stale], Sequence[Stale]]:
         """Those to act on at once, *most* of them at most, and the rest; one where each is a push of its own, or a probe."""
         if not self.middleware.pipelining.collects or self._known:
             return listed[:1], listed[1:]
-        sizes = accumulate(stale.payload_size for stale in listed[: min(most, MOST)])
+        sizes = accumulate(stale.payload_size for stale in listed[: min(most, store.most)])
         count = sum(size <= BYTES for size in sizes) or 1
         return listed[:count], listed[count:]
 
@@ -126,58 +115,40 @@ class Recovery:
         if len(self._refused) > REMEMBERED:
             self._refused.clear()
 
-    def act(self, store: Store, listed: Sequence[Stale], *, hopeless: bool = True) -> None:
+    def act(self, store: Store, listed: Sequence[Stale], *, hopeless: bool = True) -> bool:
         """Give these audits up, unless not *hopeless*, or send them again.
 
         What is wrong with one must not stop the others.
+
+        Returns:
+          False when some are not as they were read any more: another monitor may be at them, too.
         """
         wanted = []
-        for stale in store.load_all(listed):
-            plan = self._plan(store, stale)
-            reason = self._hopeless(stale, plan.policy) if hopeless else None
+        loaded = store.load_all(listed)
+        for stale in loaded:
+            planned = plan(self.middleware, store, stale)
+            reason = planned.hopeless(self.expiration) if hopeless else None
             if reason is not None:
                 self._bury(store, stale, reason)
             elif self.dry_run:
-                self.done.recovered += plan.error is None
-                self.done.failed += plan.error is not None
+                self.done.recovered += planned.error is None
+                self.done.failed += planned.error is not None
             else:
-                wanted.append(plan)
-        plans = {plan.stale.id: plan for plan in wanted}
+                wanted.append(planned)
+        plans = {each.stale.id: each for each in wanted}
         good = []
         bad = []
-        for marked in store.mark_all([(plan.stale, plan.backoff) for plan in wanted]):
-            plan = plans[marked.stale.id]
-            if plan.error is None:
-                good.append((marked, plan.message))
+        elected = store.mark_all([(each.stale, each.backoff) for each in wanted])
+        for marked in elected:
+            planned = plans[marked.stale.id]
+            if planned.error is None:
+                good.append((marked, planned.message))
             else:
-                bad.append((marked, plan.error))
+                bad.append((marked, planned.error))
         self._push_all(store, good)
         for marked, error in bad:
             self._set_aside(store, marked, error)
-
-    def _plan(self, store: Store, stale: Stale) -> Plan:
-        policy = self.middleware.policy_of(stale.actor_name, {})
-        try:
-            store.verify(stale)
-            message = copy_of(stale, self._broker)
-            checked(message.options, "the stored message")
-            policy = self.middleware.policy(message)
-            return Plan(stale, policy, policy.wait(stale.enqueue_count + 1), message)
-        except Exception as error:
-            return Plan(stale, policy, cubic_backoff(stale.enqueue_count + 1), None, error)
-
-    @property
-    def _broker(self) -> dramatiq.Broker:
-        assert self.middleware.broker is not None
-        return self.middleware.broker
-
-    def _hopeless(self, stale: Stale, policy: Policy) -> str | None:
-        crashes = stale.crash_count + (stale.state == RUNNING)
-        if policy.max_crashes is not None and crashes >= policy.max_crashes:
-            return f"its worker died {crashes} times while it ran (max_crashes)"
-        if stale.enqueue_count >= 2 and stale.now - stale.scheduled_at >= self.expiration:
-            return f"open for longer than its expiration ({self.expiration})"
-        return None
+        return len(loaded) == len(listed) and len(elected) == len(wanted)
 
     def _bury(self, store: Store, stale: Stale, reason: str) -> None:
         if self.dry_run:
@@ -280,8 +251,8 @@ class Recovery:
 def _copy(marked: Marked, message: Any) -> tuple[Any, int | None]:
     """The message as it goes out, and its delay in milliseconds."""
     wait = max(marked.starts_at - marked.stale.now, timedelta(0))
-    copy = stamped(message, **{ENQUEUED_AT: instant(marked.starts_at)})
-    return copy, wait // timedelta(milliseconds=1) or None
+    message.options[ENQUEUED_AT] = instant(marked.starts_at)
+    return message, wait // timedelta(milliseconds=1) or None
 
 
 def _unless_locked(stale: Stale, write: Callable[[], bool]) -> bool:
@@ -291,3 +262,9 @@ def _unless_locked(stale: Stale, write: Callable[[], bool]) -> bool:
     except AuditLocked:
         logger.debug("Message %s is locked; passed by.", stale.message_id)
         return False
+
+
+def turned(listed: Sequence[Stale]) -> Sequence[Stale]:
+    """*listed* from another place, where a monitor that is at its beginning will not be next."""
+    at = random.randrange(len(listed) + 1)
+    return [*listed[at:], *listed[:at]]

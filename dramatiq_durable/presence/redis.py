@@ -34,6 +34,12 @@ end
 return known
 """
 
+_WHICH_ARE_THERE = """
+local there = {}
+for n, id in ipairs(ARGV) do there[n] = redis.call('hexists', KEYS[1], id) end
+return there
+"""
+
 
 class RedisPresence(Presence):
     """What Redis knows of its messages.
@@ -55,6 +61,7 @@ class RedisPresence(Presence):
         )
         self._heartbeats = f"{self._name}:__heartbeats__"
         self._renew = broker.client.register_script(_RENEW)
+        self._which_are_there = broker.client.register_script(_WHICH_ARE_THERE)
         self._expected = False  # what is not there at the first look was lost
         self._settled: bytes | None = None  # the canary since which nothing was lost
         self._sought: bytes | None = None  # the one because of which a search is to be made
@@ -117,23 +124,30 @@ class RedisPresence(Presence):
             return [Answer.UNKNOWN] * len(audits)
 
     def _ask(self, audits: Sequence[Stale]) -> list[Answer]:
-        pipe = self._client.pipeline(transaction=False)
-        asked: list[tuple[int, Answer]] = []
+        asked: dict[str, list[int]] = {}
         for number, stale in enumerate(audits):
             for queue in queues_of(stale, self._broker) if stale.broker_message_id else ():
-                for name, answer in ((queue, Answer.WAITS), (dq_name(queue), Answer.DELAYED)):
-                    asked.append((number, answer))
-                    pipe.hexists(f"{self._name}:{name}.msgs", stale.broker_message_id)
+                asked.setdefault(queue, []).append(number)
+        pipe = self._client.pipeline(transaction=False)
+        for queue, numbers in asked.items():
+            ids: Any = [audits[number].broker_message_id for number in numbers]
+            for name in (queue, dq_name(queue)):
+                key = f"{self._name}:{name}.msgs"
+                self._which_are_there(keys=[key], args=ids, client=pipe)
+        found = iter(pipe.execute())
         answers = [Answer.UNKNOWN] * len(audits)
-        found = pipe.execute()
-        fetched_ids = self._fetched_ids() if any(found) else set()
-        for (number, answer), there in zip(asked, found, strict=True):
-            if there:
-                fetched = audits[number].broker_message_id in fetched_ids
-                answers[number] = Answer.FETCHED if fetched else answer
-            elif answers[number] is Answer.UNKNOWN:
-                answers[number] = Answer.GONE
+        for numbers in asked.values():
+            for number, waits, delayed in zip(numbers, next(found), next(found), strict=True):
+                if waits or delayed:
+                    answers[number] = self._how(audits[number], delayed)
+                elif answers[number] is Answer.UNKNOWN:
+                    answers[number] = Answer.GONE
         return answers
+
+    def _how(self, stale: Stale, delayed: int) -> Answer:
+        if stale.broker_message_id in self._fetched_ids():
+            return Answer.FETCHED
+        return Answer.DELAYED if delayed else Answer.WAITS
 
     def _fetched_ids(self) -> set[str]:
         """The messages that workers have not acked, read once after each look."""

@@ -90,6 +90,11 @@ class Base:
         """The application's Database object, for what must happen in its transactions."""
         return self.connections.database
 
+    @property
+    def takes_arrays(self) -> bool:
+        """Whether a statement of many rows takes a list for each column; see :func:`arrays`."""
+        return isinstance(plain_of(self.database), peewee.PostgresqlDatabase)
+
     def reserved(self) -> Any:
         """The same audits, through a connection that nobody else waits for."""
         if self._reserved is None:

@@ -10,7 +10,6 @@ from typing import Any, TypeAlias
 import peewee
 
 from ..errors import DurableError
-from ..lanes import plain_of
 from ..models import PENDING
 from .base import PUSH_LEASE, NewAudit, microseconds
 from .many import MOST, transaction
@@ -57,8 +56,7 @@ class Bulk(Sending):
         """
         if self.has_own_columns or any(new.columns for new in news):
             return {new.message_id for new in news if not self.enqueue(new, transaction=database)}
-        is_postgres = isinstance(plain_of(self.database), peewee.PostgresqlDatabase)
-        statements = (self._by_arrays if is_postgres else self._by_rows)(news, is_out)
+        statements = (self._by_arrays if self.takes_arrays else self._by_rows)(news, is_out)
         count = 0
         for insert, values in statements:
             count += self.connections.run_in(database, functools.partial(insert.run, values=values))

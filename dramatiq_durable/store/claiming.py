@@ -10,7 +10,6 @@ from typing import Any
 import peewee
 
 from ..connections import RESERVED_REPETITIONS
-from ..lanes import plain_of
 from ..models import PENDING, RUNNING
 from .base import Base, Held, microseconds
 from .rendering import arrays, listed, padded, parameter
@@ -128,7 +127,7 @@ class Claiming(Base):
     def _claim_together(self, claims: Sequence[Claim]) -> int:
         # In one order, or two processes that claim the same would wait for each other.
         values = [_values(claim) for claim in sorted(claims, key=lambda each: each.message_id)]
-        if isinstance(plain_of(self.database), peewee.PostgresqlDatabase):
+        if self.takes_arrays:
             statement = self._rendered(self._claim_arrays)
             given: dict[str, Any] = {**listed(values, _TYPES)}
         else:

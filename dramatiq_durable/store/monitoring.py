@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Any, NamedTuple
 
 import peewee
 
@@ -15,8 +15,7 @@ from .base import PUSH_LEASE, Base, error_text, microseconds
 _EPOCH = datetime(1970, 1, 1)
 
 
-@dataclass(frozen=True)
-class Stale:
+class Stale(NamedTuple):
     """An open audit as a monitor has read it, most often past its due_at.
 
     Its payload and signature come by :meth:`Monitoring.load`.
@@ -88,6 +87,14 @@ class Monitoring(Base):
         due_at = self.audit.due_at
         return self._read(due_at <= self.now(), limit, None, due_at.desc())
 
+    def count_stale(self, most: int) -> int:
+        """How many open audits are past their due_at; no more than *most* are counted."""
+        audit = self.audit
+        due = audit.select(audit.id).where(self._in_namespace(), audit.due_at <= self.now())
+        due = due.limit(most).alias("due")
+        query = peewee.Select([due], [peewee.fn.COUNT(peewee.SQL("*"))])
+        return int(self._execute(query.tuples())[0][0])
+
     def _read(
         self, condition: Any, limit: int | None, after: Stale | None = None, *order: Any
     ) -> list[Stale]:
@@ -127,7 +134,7 @@ class Monitoring(Base):
         if not rows:
             return None
         payload, signature = rows[0]
-        return replace(stale, payload=whole(payload), signature=signature)
+        return stale._replace(payload=whole(payload), signature=signature)
 
     def mark(self, stale: Stale, backoff: timedelta) -> Marked | None:
         """Elect this monitor to push the message; *backoff* is that of its next recovery.

@@ -21,7 +21,7 @@ class _Name(str):
 
 
 class Rendered:
-    """A statement that changes rows, for values that are given by name."""
+    """A statement for values that are given by name."""
 
     def __init__(self, database: peewee.Database, query: Any) -> None:
         context: Any = database.get_sql_context()
@@ -29,9 +29,16 @@ class Rendered:
 
     def run(self, database: Any, values: Mapping[str, Any]) -> int:
         """Returns how many rows it has changed."""
-        parameters = [values[p] if type(p) is _Name else p for p in self._parameters]
-        changed: int = database.rows_affected(database.execute_sql(self._sql, parameters))
+        changed: int = database.rows_affected(self._execute(database, values))
         return changed
+
+    def rows(self, database: Any, values: Mapping[str, Any]) -> list[tuple[Any, ...]]:
+        """Returns what it has selected, or returned, in the terms of the database."""
+        return list(self._execute(database, values).fetchall())
+
+    def _execute(self, database: Any, values: Mapping[str, Any]) -> Any:
+        parameters = [values[p] if type(p) is _Name else p for p in self._parameters]
+        return database.execute_sql(self._sql, parameters)
 
 
 def parameter(name: str) -> Any:

@@ -49,7 +49,7 @@ class Working(Claiming):
 
     def _write_all(self, update: str, holds: Sequence[Held]) -> int:
         """Run the *update* that the method of that name makes for all of *holds*."""
-        if isinstance(plain_of(self.database), peewee.PostgresqlDatabase):
+        if self.takes_arrays:
             lists = dict(zip(_TYPES, map(list, zip(*holds, strict=True)), strict=True))
             return self._write(self._of_arrays, update, **lists)
         same = padded(holds, HOLDS_PER_STATEMENT)

@@ -110,7 +110,7 @@ def test_a_search_in_which_redis_did_not_answer_once_is_made_again(
         for _ in range(3):
             monitor.run_once()
         broker.client.flushdb()
-        proxy.lose_the_reply_to("HEXISTS")
+        proxy.lose_the_reply_to(".DQ.msgs")
 
         def sent_again():
             monitor.run_once()

@@ -95,6 +95,28 @@ def test_stop_lets_the_pass_be_finished_but_begins_no_other_batch(
     assert sorted(ran) == list(range(sent))
 
 
+def test_a_pass_that_is_cut_logs_how_many_stale_audits_it_has_left(
+    gate, sqlite_db, make_durable, declare, clock, run, caplog
+):
+    caplog.set_level(logging.INFO)
+    make_durable(gate, sqlite_db)
+    charge = declare()
+    for order_id in range(5):
+        charge.send(order_id)
+    gate.flush_all()
+    clock.move(hours=1)
+    gate.opened.clear()
+    gate.reached.clear()
+    monitor = Monitor(gate, batch_size=2)
+    thread = run(monitor)
+    assert gate.reached.wait(30)
+    monitor.stop()
+    gate.opened.set()
+    thread.join(timeout=30)
+    [record] = own_records(caplog)
+    assert record.getMessage() == "Recovered 2, dead 0, deleted 0, failed 0; 3 to go."
+
+
 @pytest.mark.parity(29)
 def test_the_pause_between_passes_is_the_interval(stub_broker, stub_durable, run, passes):
     run(Monitor(stub_broker, interval=0.2))

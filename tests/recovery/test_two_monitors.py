@@ -1,5 +1,6 @@
 """Any number of monitors: one push per due period, and no write that comes too late."""
 
+import random
 import threading
 from contextlib import contextmanager
 from datetime import timedelta
@@ -7,6 +8,7 @@ from datetime import timedelta
 import dramatiq
 import pytest
 import redis
+from dramatiq.brokers.redis import RedisBroker
 from dramatiq.brokers.stub import StubBroker
 from playhouse.db_url import connect
 
@@ -106,6 +108,40 @@ def test_each_due_period_has_one_push_however_many_monitors_there_are(
         assert sum(broker.queues["default"].qsize() for broker in brokers) == 20
     audits = brokers[0].middleware[-1].store.list_audits()
     assert {audit.enqueue_count for audit in audits} == {4}
+
+
+def test_a_monitor_that_meets_another_goes_on_where_that_one_will_not_be_next(
+    deploy, redis_url, declare, clock, watch
+):
+    random.seed(42)
+    here, other = (deploy(RedisBroker(url=redis_url)) for _ in range(2))
+    dramatiq.set_broker(here)
+    charge = declare()
+    for order_id in range(300):
+        charge.send(order_id)
+    other.declare_queue("default")
+    here.flush_all()
+    clock.move(hours=1)
+    mine, others = watch(here), watch(other)
+
+    class Meanwhile(dramatiq.Middleware):
+        """When this monitor sends its first messages, the other one takes what would be next, and stops."""
+
+        def before_enqueue(self, broker, message, delay):
+            if not others.enqueued:
+                brief = Monitor(other, batch_size=50)
+                brief.stop()
+                assert brief.run_once().recovered == 50
+
+    here.add_middleware(Meanwhile())
+    assert Monitor(here).run_once().recovered == 250
+    [met, *_] = [message.args[0] for message in others.enqueued]
+    sent = [message.args[0] for message in mine.enqueued]
+    assert sent[:met] == list(range(met))
+    after = sent[met:]
+    assert sorted(after) == list(range(met + 50, 300))
+    assert after != sorted(after)
+    assert here.client.llen("dramatiq:default") == 300
 
 
 @pytest.mark.failure(30)

@@ -11,7 +11,7 @@ from unittest import mock
 
 from dramatiq_durable import DurableError
 from dramatiq_durable.store import Claim, Held, Marked, Store
-from dramatiq_durable.store.many import key_of
+from dramatiq_durable.store.many import as_read
 
 MUTANTS: dict[str, tuple[str, Callable[[Any], Any], int]] = {}
 
@@ -69,7 +69,7 @@ def mark_has_no_guard(mark: Any) -> Any:
         if marked is None:
             audit = store.find(stale.message_id)
             now = {name: getattr(audit, name) for name in ("state", "epoch", "due_at")}
-            marked = Marked(dataclasses.replace(stale, **now), stale.now + timedelta(seconds=60))
+            marked = Marked(stale._replace(**now), stale.now + timedelta(seconds=60))
         return marked
 
     return broken
@@ -78,7 +78,7 @@ def mark_has_no_guard(mark: Any) -> Any:
 @_mutant("_lock", first_seed=1_300)
 def marking_many_has_no_guard(_: Any) -> Any:
     def broken(store: Any, lane: Any, listed: Any) -> Any:
-        return {key_of(stale) for stale in listed}
+        return {as_read(stale) for stale in listed}
 
     return broken
 
