@@ -35,10 +35,14 @@ class Application:
         dramatiq.set_broker(self.broker)
         self.charge: Any = durable_actor(charge, broker=self.broker)
 
-    def send(self, order_id: int = 42) -> dramatiq.Message[Any]:
-        sent: dramatiq.Message[Any] = self.charge.send(
+    def message(self, order_id: int = 42) -> dramatiq.Message[Any]:
+        message: dramatiq.Message[Any] = self.charge.message(
             order_id, currency="EUR", cents=1995, note="for the order of last Tuesday, " * 5
         )
+        return message
+
+    def send(self, order_id: int = 42) -> dramatiq.Message[Any]:
+        sent: dramatiq.Message[Any] = self.broker.enqueue(self.message(order_id))
         return sent
 
     def close(self) -> None:

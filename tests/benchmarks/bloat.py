@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import argparse
+import uuid
 from collections.abc import Iterator
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
+from typing import Any
 
+import peewee
 import psycopg
 
 from dramatiq_durable import Monitor
-from dramatiq_durable.store import MOST, Store
+from dramatiq_durable.messages import new_audit
+from dramatiq_durable.store import CLAIMS, MOST, Claim, NewAudit, Store
+from dramatiq_durable.store.base import chunks
 from tests.support.databases import PostgresServer
 
 from . import databases
@@ -19,24 +25,64 @@ from .rounds import table
 
 JOBS, CYCLES = 2_000, 12
 
-#: Of the default retention of a day, so that two cycles are kept.
+#: Of the default retention of a day, so that three cycles are kept at the most.
 CYCLE = timedelta(hours=10)
 
+#: Jobs that are sent, and run, together.
+TOGETHER = 1_024
+
 _SIZES = """
-    SELECT pg_table_size('durable_audits'), pg_indexes_size('durable_audits'), n_tup_upd, n_tup_hot_upd,
-           autovacuum_count, (SELECT count(*) FROM durable_audits)
-    FROM pg_stat_user_tables WHERE relname = 'durable_audits'
+    SELECT (SELECT count(*) FROM durable_audits) AS rows,
+           pg_table_size('durable_audits') AS table_size, pg_indexes_size('durable_audits') AS indexes_size,
+           n_tup_upd AS updates, n_tup_hot_upd AS hot_updates, autovacuum_count AS vacuums,
+           dead_tuple_percent, free_percent, avg_leaf_density
+    FROM pg_stat_user_tables, pgstattuple('durable_audits'), pgstatindex('durable_audits_due')
+    WHERE relname = 'durable_audits'
 """
+
+_HEADINGS = [
+    "after jobs", "rows", "table, MB", "indexes, MB", "dead", "free", "leaves of the due index filled", "HOT updates",
+    "autovacuums",
+]  # fmt: skip
 
 
 @dataclass(frozen=True)
-class Sizes:
-    table: int  # bytes
-    indexes: int
-    updates: int
-    hot_updates: int
-    vacuums: int
-    rows: int
+class Flow:
+    """Jobs that are sent, run, and deleted when their retention is over."""
+
+    application: Application
+    connection: psycopg.Connection[tuple[Any, ...]]
+    new: NewAudit
+
+    def cycle(self, jobs: int) -> None:
+        for first in range(0, jobs, TOGETHER):
+            self._work(min(TOGETHER, jobs - first))
+        Store.clock_offset += CYCLE
+        Monitor(self.application.broker).run_once()
+
+    def _work(self, jobs: int) -> None:
+        store = self.application.durable.store
+        news = [replace(self.new, message_id=str(uuid.uuid4())) for _ in range(jobs)]
+        store.together(lambda lane: self._enqueue(news, lane))
+        for part in chunks(news, CLAIMS):
+            claims = [
+                Claim(new.message_id, 0, uuid.uuid4().hex, None, "worker:1:Thread-1", None, None)
+                for new in part
+            ]
+            assert not store.complete(list(store.claim_all(claims)))
+
+    def _enqueue(self, news: list[NewAudit], lane: peewee.Database) -> None:
+        for part in chunks(news, MOST):
+            self.application.durable.store.enqueue_all(part, lane, is_out=True)
+
+    def sizes(self, jobs: int) -> list[object]:
+        row = self.connection.execute(_SIZES).fetchone()
+        assert row is not None
+        rows, table_size, indexes_size, updates, hot_updates, vacuums, dead, free, leaves = row
+        return [
+            f"{jobs:,}", f"{rows:,}", f"{table_size / 2**20:.1f}", f"{indexes_size / 2**20:.1f}",
+            f"{dead:.0f}%", f"{free:.0f}%", f"{leaves:.0f}%", f"{hot_updates / max(updates, 1):.0%}", vacuums,
+        ]  # fmt: skip
 
 
 def run(jobs: int = JOBS, cycles: int = CYCLES) -> Iterator[str]:
@@ -47,30 +93,25 @@ def run(jobs: int = JOBS, cycles: int = CYCLES) -> Iterator[str]:
         with server.fresh() as url, closing(Application(redis_url, url)) as application:
             application.durable.create_tables()
             before = Store.clock_offset
-            sizes = [_cycle(application, url, jobs) for _ in range(cycles)]
+            with psycopg.connect(url, autocommit=True) as connection:
+                connection.execute("CREATE EXTENSION pgstattuple")
+                message = application.message()
+                policy = application.durable.policy(message)
+                flow = Flow(application, connection, new_audit(message, policy, timedelta(0)))
+                lines = []
+                for number in range(1, cycles + 1):
+                    flow.cycle(jobs)
+                    if number % (cycles // 4) == 0:
+                        lines.append(flow.sizes(number * jobs))
             Store.clock_offset = before
-    yield f"PostgreSQL, {jobs:,} jobs in each cycle, of which two are within the retention:"
-    yield table(
-        ["after", "rows", "table, MB", "indexes, MB", "HOT updates", "autovacuums"],
-        [
-            [number, each.rows, f"{each.table / 2**20:.1f}", f"{each.indexes / 2**20:.1f}",
-             f"{each.hot_updates / max(each.updates, 1):.0%}", each.vacuums]
-            for number, each in enumerate(sizes, 1) if number % 3 == 0
-        ],
-    )  # fmt: skip
+    yield f"PostgreSQL with its default settings, {jobs:,} jobs in each ten hours, kept for a day:"
+    yield table(_HEADINGS, lines)
 
 
-def _cycle(application: Application, url: str, jobs: int) -> Sizes:
-    """Send, claim and complete them, and delete what is past its retention then."""
-    store = application.durable.store
-    for first in range(0, jobs, MOST):
-        sent = [application.send().message_id for _ in range(min(MOST, jobs - first))]
-        holds = [store.claim(each, 0, f"claim of {each}", worker="worker:1") for each in sent]
-        assert not store.complete([held for held in holds if held is not None])
-    application.broker.flush_all()
-    Store.clock_offset += CYCLE
-    Monitor(application.broker).run_once()
-    with psycopg.connect(url, autocommit=True) as connection:
-        row = connection.execute(_SIZES).fetchone()
-    assert row is not None
-    return Sizes(*row)
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--jobs", type=int, default=JOBS, help="in each cycle")
+    parser.add_argument("--cycles", type=int, default=CYCLES)
+    options = parser.parse_args()
+    for part in run(options.jobs, options.cycles):
+        print(part, flush=True)
