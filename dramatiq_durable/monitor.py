@@ -12,6 +12,7 @@ import dramatiq
 from dramatiq.logging import get_logger
 
 from .backlog import Backlog
+from .cleaning import Cleaning
 from .errors import AuditLocked, DatabaseUnreachable, OptionError, SchemaMismatch
 from .grace import Grace
 from .middleware import find_middleware
@@ -28,6 +29,7 @@ from .store import Stale, Store
 
 LONGEST_PAUSE = 10.0  # seconds
 LONGEST_RECOVERY = 5.0  # seconds; then the rest waits for the next pass, which comes at once
+LONGEST_CLEANUP = 1.0  # the same
 
 MILLISECOND = timedelta(milliseconds=1)
 
@@ -82,15 +84,19 @@ class Monitor:
         self.expiration = (
             expiration if expiration is not None else options["expiration"] * MILLISECOND
         )
-        self.retention = options["retention"] * MILLISECOND
-        dead_retention = options["dead_retention"]
-        self.dead_retention = None if dead_retention == FOR_EVER else dead_retention * MILLISECOND
         self._recovery = Recovery(self.middleware, self.expiration, dry_run=dry_run)
         self._presence = presence_of(broker)
         self._backlog = Backlog(self._presence, batch_size)
         self._search = Search(self._presence)
         self._stopped = Stop()
         self._pace = Pace(max_rate, self._stopped)
+        dead_retention = options["dead_retention"]
+        self._cleaning = Cleaning(
+            self._stopped,
+            retention=options["retention"] * MILLISECOND,
+            dead_retention=None if dead_retention == FOR_EVER else dead_retention * MILLISECOND,
+            largest=batch_size,
+        )
         self._longest = math.inf  # seconds that a pass spends on the stale audits of a store
         self._cut = False
         self._unfinished: list[str] = []  # what a pass that was cut has left, in words
@@ -269,21 +275,12 @@ class Monitor:
 
     def _cleanup(self, store: Store, done: Pass) -> None:
         if self.dry_run:
-            done.deleted += store.count_expired(
-                retention=self.retention, dead_retention=self.dead_retention
-            )
+            done.deleted += self._cleaning.count(store)
             return
-        while True:
-            try:
-                deleted = store.cleanup(
-                    self.batch_size, retention=self.retention, dead_retention=self.dead_retention
-                )
-            except AuditLocked:
-                self.logger.debug("Some finished audits are locked; the next pass deletes them.")
-                return
-            done.deleted += deleted
-            if deleted < self.batch_size or self._stopped.is_set():
-                return
+        seconds = LONGEST_CLEANUP if self._longest < math.inf else math.inf
+        deleted, is_cut = self._cleaning.clean(store, seconds)
+        done.deleted += deleted
+        self._cut = self._cut or (is_cut and not done.outage)
 
     def _pause(self, failures: int) -> float:
         """Seconds to wait: the interval, doubled for each failure in a row."""

@@ -1,0 +1,73 @@
+"""Finished audits are deleted in batches that hold up nobody."""
+
+from __future__ import annotations
+
+import math
+import time
+from datetime import timedelta
+from typing import Any
+
+from dramatiq.logging import get_logger
+
+from .errors import AuditLocked
+from .stopping import Stop
+from .store import Store
+
+#: Seconds that a batch may take; one that takes longer halves the next.
+LONGEST_BATCH = 0.05
+
+#: Audits below which a batch is not halved, for then it is not their number that takes the time.
+SMALLEST_BATCH = 10
+
+
+class Cleaning:
+    """Deletes what is past its retention, *largest* audits at a time at the most, until *stopped* is set.
+
+    *dead_retention* None keeps dead audits for ever.
+    """
+
+    def __init__(
+        self,
+        stopped: Stop,
+        *,
+        retention: timedelta,
+        dead_retention: timedelta | None,
+        largest: int,
+    ) -> None:
+        self.logger = get_logger(__name__, type(self))
+        self._stopped = stopped
+        self._ages: dict[str, Any] = {"retention": retention, "dead_retention": dead_retention}
+        self._largest = largest
+        self._sizes: dict[Any, int] = {}  # of the next batch, by table
+
+    def count(self, store: Store) -> int:
+        """How many there are to delete."""
+        return store.count_expired(**self._ages)
+
+    def clean(self, store: Store, seconds: float = math.inf) -> tuple[int, bool]:
+        """Delete them for so many *seconds*, about half of which are left to others.
+
+        Returns:
+          How many were deleted, and whether more may be left.
+        """
+        deleted, end = 0, time.monotonic() + seconds
+        while True:
+            size = self._sizes.get(store.audit, self._largest)
+            began = time.monotonic()
+            try:
+                count = store.cleanup(size, **self._ages)
+            except AuditLocked:
+                self.logger.debug("Some finished audits are locked; the next pass deletes them.")
+                return deleted, False
+            deleted += count
+            if count < size:
+                return deleted, False
+            took = time.monotonic() - began
+            self._sizes[store.audit] = self._next_size(size, took)
+            if self._stopped.wait(min(took, LONGEST_BATCH)) or time.monotonic() >= end:
+                return deleted, True
+
+    def _next_size(self, size: int, took: float) -> int:
+        if took > LONGEST_BATCH:
+            return max(size // 2, min(SMALLEST_BATCH, self._largest))
+        return min(2 * size, self._largest) if took < LONGEST_BATCH / 4 else size
