@@ -6,13 +6,14 @@ import argparse
 import time
 from collections.abc import Callable, Iterable
 
-from . import away, cleanup, connections, end_to_end, recover, scale, send
+from . import away, bulk, cleanup, connections, end_to_end, recover, scale, send
 from .rounds import ROUNDS
 from .versions import versions
 
 #: Each is given the number of rounds, and yields paragraphs and tables.
 BENCHMARKS: dict[str, Callable[[int], Iterable[str]]] = {
     "send": send.benchmark,
+    "bulk": bulk.benchmark,
     "end-to-end": end_to_end.benchmark,
     "away": away.benchmark,
     "recover": recover.run,

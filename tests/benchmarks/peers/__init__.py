@@ -11,7 +11,7 @@ from .pgqueuer import pgqueuer
 from .plain import plain
 from .procrastinate import procrastinate
 
-__all__ = ["SENDERS", "WORKERS", "Peer", "floor", "ours", "plain"]
+__all__ = ["BULK_SENDERS", "SENDERS", "WORKERS", "Peer", "floor", "ours", "plain"]
 
 _OTHERS = [
     procrastinate(),
@@ -28,6 +28,13 @@ SENDERS = [
     plain(),
     *(make(database) for database in _DATABASES for make in (floor, ours)),
     *_OTHERS,
+]
+
+BULK_SENDERS = [
+    plain(),
+    *map(ours, _DATABASES),
+    procrastinate(),
+    pgqueuer(),
 ]
 
 WORKERS = [

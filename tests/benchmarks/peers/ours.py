@@ -27,6 +27,10 @@ SOURCE = """
     def send(count):
         for _ in range(count):
             noop.send()
+
+
+    def send_many(count):
+        noop.send_many(() for _ in range(count))
 """
 
 TITLES = {"postgres": "PostgreSQL", "mariadb": "MariaDB", "sqlite": "SQLite"}

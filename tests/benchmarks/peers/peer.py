@@ -13,8 +13,8 @@ class Peer:
     """A queue with one job, which calls :func:`tests.benchmarks.job.job`.
 
     *source* is its ``app.py``.  It finds its servers in ``BROKER_URL`` and ``DATABASE_URL``, and defines
-    ``setup()``, which a process that sends calls first, ``send(count)``, and perhaps ``load(count)``, a
-    quicker way to have so many jobs wait.
+    ``setup()``, which a process that sends calls first, ``send(count)``, and perhaps ``send_many(count)``, for
+    many at once, and ``load(count)``, a quicker way to have so many jobs wait.
     """
 
     name: str

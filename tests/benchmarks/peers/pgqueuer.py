@@ -44,9 +44,13 @@ SOURCE = """
         loop.run_until_complete(enqueue())
 
 
+    def send_many(count):
+        loop.run_until_complete(queries.enqueue(["noop"] * count, [None] * count, [0] * count))
+
+
     def load(count):
         if count:
-            loop.run_until_complete(queries.enqueue(["noop"] * count, [None] * count, [0] * count))
+            send_many(count)
 
 
     if __name__ == "__main__":

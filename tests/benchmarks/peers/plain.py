@@ -6,6 +6,7 @@ SOURCE = """
     import os
     import dramatiq
     from dramatiq.brokers.redis import RedisBroker
+    from dramatiq_durable.pipelining import Pipelining
     from tests.benchmarks.job import job
 
     broker = RedisBroker(url=os.environ["BROKER_URL"])
@@ -24,6 +25,14 @@ SOURCE = """
     def send(count):
         for _ in range(count):
             noop.send()
+
+
+    def send_many(count):
+        another = RedisBroker(url=os.environ["BROKER_URL"])
+        another.declare_queue("default")
+        pipelining = Pipelining(another)
+        for _ in range(0, count, 64):
+            pipelining.push_all([(noop.message(), None) for _ in range(64)])
 """
 
 

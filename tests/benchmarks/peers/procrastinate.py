@@ -25,9 +25,13 @@ SOURCE = """
             noop.defer()
 
 
+    def send_many(count):
+        noop.batch_defer(*[{}] * count)
+
+
     def load(count):
         if count:
-            noop.batch_defer(*[{}] * count)
+            send_many(count)
 """
 
 
