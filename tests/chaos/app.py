@@ -75,12 +75,17 @@ def _watch_for_stalls() -> None:
     """Note how long this process, or the way of a write to the database and back, stood still."""
     # On a connection of its own, for the others are what is tested.
     probe: Any = _database(setting.database_url)
+    # A write waits for the disk as theirs do; in SQLite it would keep the others from writing.
+    in_file = isinstance(probe, peewee.SqliteDatabase)
+    statement = (
+        "UPDATE chaos_probe SET number = 0" if in_file else "INSERT INTO chaos_probe VALUES (0)"
+    )
     parent = os.getppid()
     while os.getppid() == parent:
         before = time.monotonic()
         select.select([], [], [], LOOK)
         try:
-            probe.execute_sql("UPDATE chaos_probe SET number = 0")
+            probe.execute_sql(statement)
         except Exception:  # noqa: BLE001 - it is away, as the injector knows
             probe.close()
         seconds = time.monotonic() - before - LOOK

@@ -39,7 +39,7 @@ EFFECTS = """
         id {serial}, job VARCHAR(255) NOT NULL, token INTEGER NOT NULL, at DOUBLE PRECISION NOT NULL
     )
 """
-PROBE = "CREATE TABLE chaos_probe (number INTEGER)"  # empty, so that nobody waits for its rows
+PROBE = "CREATE TABLE chaos_probe (number INTEGER)"  # nobody waits for its rows
 SERIAL = {
     "sqlite": "INTEGER PRIMARY KEY",
     "postgresql": "BIGSERIAL PRIMARY KEY",
