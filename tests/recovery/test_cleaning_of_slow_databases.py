@@ -64,14 +64,6 @@ def test_a_batch_that_takes_long_makes_the_next_ones_small(stub_broker, expire, 
     assert sum(deletes) == 200
 
 
-def test_a_monitor_whose_batches_are_quick_deletes_as_many_at_a_time_as_it_may(
-    stub_broker, expire, deletes
-):
-    expire(200, 0)
-    assert Monitor(stub_broker, batch_size=50).run_once().deleted == 200
-    assert deletes == [50] * 4
-
-
 def test_what_is_lost_comes_back_before_all_that_is_old_is_deleted(
     stub_broker, durable, expire, clock, deletes, eventually
 ):

@@ -68,7 +68,7 @@ def case_in(store, rows, clock, db):
             new=new,
             mine=Held(message_id, 1, f"mine-{message_id}"),
             read_pending=pending,
-            read_running=replace(pending, state=RUNNING, epoch=1),
+            read_running=pending._replace(state=RUNNING, epoch=1),
             marked=Marked(pending, pending.now),
         )
         if state == "pending":
