@@ -19,6 +19,26 @@ R = TypeVar("R")
 class DurableActor(dramatiq.Actor[P, R]):
     """An actor whose messages survive the loss of the broker."""
 
+    async def send_async(self, *args: P.args, **kwargs: P.kwargs) -> dramatiq.Message[R]:
+        """``send()`` for coroutines: a thread sends the message, and the event loop goes on meanwhile.
+
+        :meth:`DurableMiddleware.enqueue_async` says more.  In a transaction of the same Peewee
+        database it is refused: ``send()`` is part of that.
+        """
+        return await self.send_with_options_async(args=args, kwargs=kwargs)
+
+    async def send_with_options_async(
+        self,
+        *,
+        args: tuple[Any, ...] = (),
+        kwargs: dict[str, Any] | None = None,
+        delay: int | timedelta | None = None,
+        **options: Any,
+    ) -> dramatiq.Message[R]:
+        """``send_with_options()`` for coroutines, see :meth:`send_async`."""
+        message = self.message_with_options(args=args, kwargs=kwargs, **options)
+        return await find_middleware(self.broker).enqueue_async(message, delay=delay)
+
     def send_many(
         self,
         arguments: Iterable[Sequence[Any]],
@@ -66,7 +86,7 @@ def durable_actor(fn: Any = None, **options: Any) -> Any:
     the job will not run.  Inside a transaction of the same Peewee database the audit
     is part of it, and the message is pushed after its commit.
 
-    ``actor.send_many()`` sends many messages together.
+    ``actor.send_many()`` sends many messages together, and ``await actor.send_async()`` blocks no event loop.
 
     Parameters (durations are integers in milliseconds, or timedeltas):
       job_timeout: How long a message may wait for a worker, or run without a heartbeat, before

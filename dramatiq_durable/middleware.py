@@ -14,6 +14,7 @@ from dramatiq.broker import MessageProxy
 from dramatiq.logging import get_logger
 from dramatiq.middleware import Middleware, MiddlewareError
 
+from .asynchronous import Asynchronous
 from .bulk import Bulk, Progress
 from .claiming import claim
 from .errors import DatabaseUnreachable, DurableError, OptionError
@@ -23,7 +24,7 @@ from .options import ACTOR_DEFAULTS, check_name, check_together, checked, resolv
 from .overrides import Overrides
 from .pipelining import Pipelining
 from .redaction import redact_actor_logs, redact_worker_logs
-from .registry import AnyActor, Registry
+from .registry import AnyActor
 from .sending import Enqueue, following_up, forget_enqueued_again, note_delayed, was_enqueued_again
 from .serving import Serving
 from .underway import before_push
@@ -33,7 +34,7 @@ from .working import Run, current_run, set_current, skip_unclaimed
 FLUSH_SECONDS = 10.0
 
 
-class DurableMiddleware(Overrides, Registry, Middleware):
+class DurableMiddleware(Overrides, Asynchronous, Middleware):
     """Makes the messages of durable actors survive the loss of the broker.
 
     Parameters:

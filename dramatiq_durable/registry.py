@@ -139,6 +139,7 @@ def _database(given: Any) -> peewee.Database:
             f"DurableMiddleware needs a Peewee Database or a URL, not {type(given).__name__}"
         )
     if isinstance(given, peewee.Database):
+        _refuse_asynchronous(given)
         _check_driver(given)
     return cast(peewee.Database, given)
 
@@ -198,4 +199,14 @@ def _initialized(database: Any) -> peewee.Database:
         raise OptionError(
             "the DatabaseProxy of DurableMiddleware has no database yet; call its initialize() first"
         )
+    _refuse_asynchronous(inner)
     return cast(peewee.Database, database)
+
+
+def _refuse_asynchronous(database: Any) -> None:
+    # What only AsyncDatabaseMixin has; its module cannot be imported everywhere.
+    if hasattr(database, "aexecute_sql"):
+        raise OptionError(
+            f"audits cannot be in a Peewee {type(database).__name__}, which only coroutines can use; "
+            "give DurableMiddleware the URL of the same database, and send with send_async()"
+        )

@@ -79,8 +79,7 @@ class FirstSend:
     @property
     def in_transaction(self) -> bool:
         """Whether the audit will be part of a transaction of the caller's."""
-        database = self.store.database
-        return not in_memory(database) and database.in_transaction() and not _is_manual(database)
+        return joins_transaction(self.store)
 
     def write(self, message: Message, *, in_transaction: bool = False) -> None:
         """Write the audit of *message*, once, though RabbitMQ's broker asks again for each of its attempts.
@@ -146,6 +145,14 @@ class AsItIs:
         pass
 
 
+def joins_transaction(store: Store) -> bool:
+    """Whether an audit that is written here and now is part of a transaction of the caller's."""
+    database: Any = store.database
+    if in_memory(database) or not database.in_transaction():
+        return False
+    return not isinstance(database.top_transaction(), peewee._manual)
+
+
 def push(broker_push: Any, what: Underway, delay: int | None) -> Message:
     """Have the broker enqueue it, and :func:`before_push` know what it is."""
     before = _underway.set(what)
@@ -181,7 +188,3 @@ def _wait(message: AnyMessage, delay: int | None, now: int) -> int:
     if delay is None and isinstance(eta, (int, float)):
         return max(int(eta) - now, 0)
     return delay or 0
-
-
-def _is_manual(database: Any) -> bool:
-    return isinstance(database.top_transaction(), peewee._manual)

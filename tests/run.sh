@@ -92,6 +92,7 @@ other_suites() {
         step "Python $version: what needs no server"
         nice ".venv-$version/bin/python" -m pytest -q -n 3 -k "not redis and not rabbitmq and not postgres and not mariadb" \
             tests/declaring tests/sending/test_send_contract.py tests/sending/test_send_compositions.py \
+            tests/sending/test_send_async.py tests/sending/test_send_async_in_actors.py tests/sending/test_send_async_transactions.py \
             tests/working/test_current_audit.py tests/working/test_hooks.py tests/working/test_lease_lost.py \
             tests/working/test_requeue.py tests/working/test_transaction.py tests/connections/test_interrupts_anywhere.py \
             || return 1

@@ -6,7 +6,7 @@ import argparse
 import time
 from collections.abc import Callable, Iterable
 
-from . import away, bulk, cleanup, connections, end_to_end, recover, scale, send
+from . import away, bulk, cleanup, connections, end_to_end, loop, recover, scale, send
 from .rounds import ROUNDS
 from .versions import versions
 
@@ -16,6 +16,7 @@ BENCHMARKS: dict[str, Callable[[int], Iterable[str]]] = {
     "bulk": bulk.benchmark,
     "end-to-end": end_to_end.benchmark,
     "away": away.benchmark,
+    "loop": loop.benchmark,
     "recover": recover.run,
     "scale": scale.run,
     "cleanup": cleanup.run,

@@ -6,8 +6,9 @@ from typing import Any
 import dramatiq
 import peewee
 import pytest
+from playhouse.pwasyncio import AsyncSqliteDatabase
 
-from dramatiq_durable import DurableError, DurableMiddleware, durable_actor
+from dramatiq_durable import Audit, DurableError, DurableMiddleware, durable_actor
 
 VARIABLE = "DRAMATIQ_DURABLE_DATABASE_URL"
 
@@ -191,3 +192,29 @@ def test_a_url_that_makes_no_sense_is_refused_without_its_password(
     assert isinstance(caught.value, ValueError)
     assert "postgresql://" in str(caught.value)
     assert "hunter2" not in shown(caught.value)
+
+
+def test_a_database_that_only_coroutines_can_use_is_refused(stub_broker, tmp_path):
+    only_async = AsyncSqliteDatabase(tmp_path / "test.db")
+    with pytest.raises(DurableError, match=r"AsyncSqliteDatabase.* the URL of the same database"):
+        DurableMiddleware(only_async)
+
+    proxy: Any = peewee.DatabaseProxy()
+    behind_proxy = DurableMiddleware(proxy)
+    proxy.initialize(only_async)
+    with pytest.raises(DurableError, match="AsyncSqliteDatabase"):
+        behind_proxy.create_tables()
+
+    class OwnAudit(Audit):
+        class Meta:
+            database = only_async
+            table_name = "own_audits"
+
+    stub_broker.add_middleware(DurableMiddleware(f"sqlite:///{tmp_path / 'test.db'}"))
+
+    @durable_actor(audit_model=OwnAudit)
+    def charge():
+        pass
+
+    with pytest.raises(DurableError, match="AsyncSqliteDatabase"):
+        charge.send()
