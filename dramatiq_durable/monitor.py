@@ -24,7 +24,7 @@ from .presence import presence_of
 from .recovery import OUTAGES, Recovery, turned
 from .resting import Resting
 from .search import Search
-from .stopping import Stop
+from .stopping import Stop, at_signals
 from .store import Stale, Store
 
 LONGEST_PAUSE = 10.0  # seconds
@@ -130,9 +130,16 @@ class Monitor:
         An outage of the broker makes the pauses longer.  A database that fails
         is left alone for a while, longer each time; the others are served meanwhile.
 
+        In the main thread the signals TERM and INT call :meth:`stop`; when this would return
+        they get to the handlers that they had before.
+
         Raises:
-          SchemaMismatch: Each table is missing, or of another version.
+          SchemaMismatch: Each table is missing, or of another version, at the start.
         """
+        with at_signals(self.stop):
+            self._run()
+
+    def _run(self) -> None:
         self._presence.expect()
         self._unchecked = {store.audit for store in self.middleware.stores()}
         self._longest = LONGEST_RECOVERY
@@ -163,7 +170,7 @@ class Monitor:
         done, errors = self._pass(awake)
         self._log(done)
         mismatches = [e for e in errors.values() if isinstance(e, SchemaMismatch)]
-        if stores and len(mismatches) == len(stores):
+        if self._unchecked and len(mismatches) == len(stores):
             raise mismatches[0]
         self._resting.note(awake, errors)
 

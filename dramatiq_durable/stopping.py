@@ -1,10 +1,14 @@
-"""A flag that ends a wait, and that a signal handler may raise."""
+"""How a loop is told to end: by a flag that ends its wait, and that a signal handler may raise."""
 
 from __future__ import annotations
 
 import contextlib
 import queue
+import signal
+import threading
 import time
+from collections.abc import Callable, Iterator
+from typing import Any
 
 #: Seconds after which one who waits looks: Python calls no handler for a signal that comes just before a wait.
 STEP = 1.0
@@ -35,3 +39,41 @@ class Stop:
             with contextlib.suppress(queue.Empty):
                 self._wake.get(timeout=min(left, STEP))
         return self._is_set
+
+
+@contextlib.contextmanager
+def at_signals(stop: Callable[[], None]) -> Iterator[None]:
+    """In the main thread, have TERM and INT call *stop*, and get to their own handlers when the block has ended.
+
+    So it is with HUP where that is handled as TERM is.  What is ignored stays so.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    came: dict[int, None] = {}
+
+    def note(signum: int, frame: Any) -> None:
+        came[signum] = None
+        stop()
+
+    handlers = _own_handlers()
+    try:
+        for signum in handlers:
+            signal.signal(signum, note)
+        yield
+    finally:
+        for signum, handler in handlers.items():
+            signal.signal(signum, handler)
+        for signum in came:
+            signal.raise_signal(signum)
+
+
+def _own_handlers() -> dict[int, Any]:
+    """What the signals that end a process do here."""
+    handlers = {
+        each: signal.getsignal(each) for each in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+    }
+    if handlers[signal.SIGHUP] != handlers[signal.SIGTERM]:
+        del handlers[signal.SIGHUP]  # it may ask for the configuration to be read again
+    # What is None was not installed by Python, and could not be put back.
+    return {n: each for n, each in handlers.items() if each not in (signal.SIG_IGN, None)}

@@ -10,10 +10,13 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+
+from tests.support.app import App, Process
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
 DEMO = ["sh", str(EXAMPLES / "demo.sh")]
@@ -94,6 +97,43 @@ def test_the_demo_fails_when_its_monitor_sends_nothing(folder: Path) -> None:
     done = re.search(r"^(\d+) of (\d+) durable jobs are done", ended.stdout, re.MULTILINE)
     assert done is not None
     assert 0 < int(done[1]) < int(done[2])
+
+
+@pytest.mark.parametrize("spawn", ["", " --use-spawn"])
+def test_one_command_runs_workers_and_monitor(
+    app: Callable[..., App], redis_url: str, eventually: Callable[..., Any], spawn: str
+) -> None:
+    folder = EXAMPLES / "one_command"
+    steps = re.findall(r"^ +\$ (.+)$", (folder / "README.md").read_text(), re.MULTILINE)
+    create, start, send, kill, status = steps
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    shop = app((folder / "app.py").read_text(), REDIS_URL=redis_url, PATH=path)
+
+    def do(step: str) -> Process:
+        return shop.process(f"import os; os.execvp('sh', ['sh', '-c', {f'exec {step}'!r}])")
+
+    def started() -> Process:
+        process = do(start + spawn)
+        process.wait_for("Fork process 'app:run_monitor' is ready for action.")
+        return process
+
+    assert do(create).wait() == 0
+    first = started()
+    assert do(send).wait() == 0
+    begins = "process (.+) begins to count to 5"
+    killed = eventually(lambda: re.search(begins, first.output()))[1]
+    assert do(kill.replace("PID", killed)).wait() == 0
+    assert first.wait() == 1
+
+    second = started()
+    second.wait_for("Recovered 1")
+    second.wait_for("has counted to 5")
+    assert killed not in re.findall(begins, second.output())
+    second.signal(signal.SIGINT)  # as Ctrl-C does, to all of them
+    assert second.wait() == 0
+    counts = do(status)
+    assert counts.wait() == 0
+    assert re.search(r"completed +1\b", counts.output()), counts.output()
 
 
 def change(file: Path, old: str, new: str) -> None:

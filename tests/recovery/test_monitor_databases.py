@@ -239,3 +239,20 @@ def test_the_loop_ends_when_every_table_is_missing(two):
         two.execute(name, "DROP TABLE durable_audits")
     with pytest.raises(SchemaMismatch):
         Monitor(two.broker).run()
+
+
+@pytest.mark.failure(43)
+def test_tables_that_vanish_while_it_runs_do_not_end_it(two, clock, run, eventually, caplog):
+    thread = run(Monitor(two.broker, interval=0.01))
+    two.send("near")
+    clock.move(hours=1)
+    eventually(lambda: two.waiting() == ["near"])
+    for name in OTHER:
+        two.execute(name, "ALTER TABLE durable_audits RENAME TO elsewhere")
+    eventually(lambda: caplog.text.count("The monitor waits") >= 2)
+    for name in OTHER:
+        two.execute(name, "ALTER TABLE elsewhere RENAME TO durable_audits")
+    two.send("far")
+    clock.move(hours=1)
+    eventually(lambda: "far" in two.waiting())
+    assert thread.is_alive()
