@@ -82,7 +82,7 @@ class Connections:
                 elif fault is Fault.OTHER:
                     raise
                 else:
-                    raise _named(fault, error) from error
+                    raise named(fault, error) from error
 
     def has_room(self) -> bool:
         """Whether a statement that comes now finds a connection free, most likely."""
@@ -95,7 +95,7 @@ class Connections:
         except peewee.PeeweeException as error:
             fault = fault_of(error)
             if fault in OF_THE_TABLE:
-                raise _named(fault, error) from error
+                raise named(fault, error) from error
             raise
 
     def close(self) -> None:
@@ -113,15 +113,16 @@ class Connections:
         return self._reserved
 
 
-def _named(fault: Fault, error: peewee.PeeweeException) -> DurableError:
+def named(fault: Fault, error: peewee.PeeweeException) -> DurableError:
+    """*error* as one of this library's, which says what to do; *fault* is not OTHER."""
     if fault is Fault.NO_TABLE:
         return TableMissing(
             "the table of audits is missing; run `dramatiq-durable schema create BROKER`"
         )
     if fault is Fault.NO_COLUMN:
         return SchemaMismatch(
-            "the table of audits is of another version, for it lacks a column; the changelog says how "
-            "to change it, and `dramatiq-durable schema sql BROKER` how it must be"
+            "the table of audits is of another version, for it lacks a column; "
+            "run `dramatiq-durable schema migrate BROKER`"
         )
     if fault is Fault.REFUSED:
         return AccessRefused(

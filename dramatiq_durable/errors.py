@@ -55,6 +55,10 @@ class AuditLocked(DatabaseUnreachable):
     """Another transaction holds the row locked for longer than we wait; nothing is written."""
 
 
+class TableLocked(DatabaseUnreachable):
+    """Other transactions, or another migration, use the table for longer than we wait."""
+
+
 class AccessRefused(DurableError):
     """The database's user lacks a right; nothing is written."""
 

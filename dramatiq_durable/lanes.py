@@ -11,7 +11,8 @@ import os
 import queue
 import threading
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any, TypeVar
 
 import peewee
@@ -20,7 +21,7 @@ from playhouse.pool import PooledDatabase
 from playhouse.sqliteq import SqliteQueueDatabase
 
 from .faults import REPEATED, Fault, fault_of
-from .poolers import limit_lock_waits
+from .poolers import lift_limits, limit_lock_waits
 
 T = TypeVar("T")
 
@@ -170,6 +171,19 @@ class Lanes:
                 _discard(lane)
 
 
+@contextmanager
+def patient(database: peewee.Database) -> Iterator[peewee.Database]:
+    """A connection of one's own for statements that take hours, which nothing of ours cuts short."""
+    lane = _twin(database, is_patient=True)
+    lane.connect()
+    try:
+        if isinstance(lane, peewee.PostgresqlDatabase):
+            lift_limits(lane)
+        yield lane
+    finally:
+        _discard(lane)
+
+
 def in_memory(database: peewee.Database) -> bool:
     """An SQLite database that exists only in its connection."""
     plain = plain_of(database)
@@ -184,7 +198,7 @@ def plain_of(database: Any) -> peewee.Database:
     return found
 
 
-def _twin(database: peewee.Database) -> peewee.Database:
+def _twin(database: peewee.Database, *, is_patient: bool = False) -> peewee.Database:
     """A Database like *database* with a connection of its own, of no thread and no pool."""
     source: Any = plain_of(database)
     plain = next(
@@ -203,18 +217,19 @@ def _twin(database: peewee.Database) -> peewee.Database:
         if not any(name == "journal_mode" for name, _ in source._pragmas):
             twin._pragmas = [("journal_mode", "wal"), *source._pragmas]
     else:
-        twin.connect_params = {**_limits(source, plain), **source.connect_params}
+        limits = _limits(source, plain, is_patient=is_patient)
+        twin.connect_params = {**limits, **source.connect_params}
     found: peewee.Database = twin
     return found
 
 
-def _limits(source: Any, plain: Any) -> dict[str, int]:
+def _limits(source: Any, plain: Any, *, is_patient: bool) -> dict[str, int]:
     if issubclass(plain, peewee.PostgresqlDatabase):
         # Its name may be a connection string.
         return {name: n for name, n in _POSTGRES_LIMITS.items() if name not in str(source.database)}
     mysql: Any = peewee.MySQLDatabase
     # What connects in a way of its own may not know these.
-    return _MYSQL_LIMITS if plain._connect is mysql._connect else {}
+    return _MYSQL_LIMITS if plain._connect is mysql._connect and not is_patient else {}
 
 
 def _open(lane: peewee.Database) -> None:

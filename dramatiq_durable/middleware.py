@@ -79,8 +79,8 @@ class DurableMiddleware(Overrides, Asynchronous, Middleware):
 
     def create_tables(self) -> None:
         """Create the tables of audits and their indexes where they are missing."""
-        for store in self.stores():
-            store.create_tables()
+        for table in self.tables():
+            table.create()
 
     def flush(self, timeout: float = FLUSH_SECONDS) -> bool:
         """Wait at most *timeout* seconds until this process has written its completions.

@@ -15,18 +15,31 @@ import peewee
 
 # The one who made the key for cancelling is a pooler if it names another process than the one that serves us.
 _FOR_THE_SESSION = """
-    SELECT CASE WHEN pg_backend_pid() = %s THEN set_config('lock_timeout', %s, false) END
+    SELECT CASE WHEN pg_backend_pid() = %s THEN set_config(%s, %s, false) END
 """
 _FOR_THE_TRANSACTION = "SELECT set_config('lock_timeout', '{}', true); "
 
 
 def limit_lock_waits(lane: peewee.PostgresqlDatabase, timeout: str) -> None:
     """Let no statement on *lane*, which is new, wait longer than *timeout* for somebody else's lock."""
-    connection = lane.connection()
-    told = lane.execute_sql(_FOR_THE_SESSION, (connection.info.backend_pid, timeout))
-    if told.fetchone() == (None,):
+    if not _set(lane, "lock_timeout", timeout):
+        connection = lane.connection()
         is_psycopg3 = hasattr(connection, "prepare_threshold")
         connection.cursor_factory = (_psycopg if is_psycopg3 else _psycopg2)(timeout)
+
+
+def lift_limits(lane: peewee.PostgresqlDatabase) -> None:
+    """Let a statement on *lane*, which is new, take as long as it takes; behind a pooler the server's limits stay."""
+    for limit in ("statement_timeout", "lock_timeout"):
+        _set(lane, limit, "0")
+
+
+def _set(lane: peewee.PostgresqlDatabase, name: str, value: str) -> bool:
+    """Set it for the session; False where that would be another client's the next moment."""
+    told = lane.execute_sql(
+        _FOR_THE_SESSION, (lane.connection().info.backend_pid, name, value)
+    ).fetchone()
+    return bool(told != (None,))
 
 
 # Cursors each of whose statements brings its lock timeout along.  They put values into its text

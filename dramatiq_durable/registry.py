@@ -28,7 +28,7 @@ from .options import (
     checked,
     resolve,
 )
-from .store import Store
+from .store import Store, Table
 
 AnyActor: TypeAlias = "dramatiq.Actor[Any, Any]"
 
@@ -88,6 +88,10 @@ class Registry:
         actors = list(self.broker.actors.values()) if self.broker is not None else []
         policies = [resolve(self.options), *(resolve(a.options, self.options) for a in actors)]
         return list(dict.fromkeys(map(self.store_for, policies)))
+
+    def tables(self) -> list[Table]:
+        """The tables of this broker, as this version wants them."""
+        return [store.table for store in self.stores()]
 
     def store_for(self, policy: Policy) -> Store:
         """Where the audits of messages with this policy are."""

@@ -1,21 +1,28 @@
-"""schema create, schema sql."""
+"""schema create, check, migrate, sql."""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import timedelta
+from typing import Any
 
 import click
 
 from ..middleware import DurableMiddleware
-from .common import broker_argument, modules_argument, on_broker
+from ..store import Difference, differences, migrate
+from .common import Positive, Problem, broker_argument, modules_argument, on_broker
+from .looking import json_option
+from .printing import counted, print_json
 
 
 @click.group()
 def schema() -> None:
-    """Create the table of audits, or print how.
+    """Create the table of audits, compare it with what this version wants, change it, or print how.
 
     \b
     Examples:
       dramatiq-durable schema create app:broker
-      dramatiq-durable schema sql app:broker
+      dramatiq-durable schema migrate app:broker
     """
 
 
@@ -33,7 +40,73 @@ def create(middleware: DurableMiddleware) -> None:
     middleware.create_tables()
     for store in middleware.stores():
         store.check_table()
-        click.echo(f"{store.audit._meta.table_name} is ready")
+    for table in middleware.tables():
+        click.echo(f"{table.name} is ready")
+
+
+@schema.command()
+@broker_argument
+@modules_argument
+@json_option
+@on_broker
+def check(middleware: DurableMiddleware, as_json: bool) -> None:
+    """Say in what the tables differ from what this version wants; exit 1 if they do.
+
+    Columns and indexes are compared, and columns by their names only.  What else is there is yours.
+
+    \b
+    Example:
+      dramatiq-durable schema check app:broker
+    """
+    found = {table.name: differences(table) for table in middleware.tables()}
+    if as_json:
+        print_json([_as_dict(each) for some in found.values() for each in some])
+    else:
+        for name, some in found.items():
+            for each in some:
+                click.echo(f"{name}: {each.says}")
+            if not some:
+                click.echo(f"{name} is as this version wants it")
+    _refuse([each for some in found.values() for each in some])
+
+
+@schema.command("migrate")
+@broker_argument
+@modules_argument
+@click.option("--dry-run", is_flag=True, help="Print the SQL, and execute none of it.")
+@click.option(
+    "--wait",
+    type=Positive(),
+    default="5m",
+    metavar="DURATION",
+    show_default=True,
+    help="How long to wait for another migration, and for transactions that use the table.",
+)
+@on_broker
+def migrate_(middleware: DurableMiddleware, dry_run: bool, wait: timedelta) -> None:
+    """Bring the tables up to this version, and print the SQL of it.
+
+    Tables, columns and indexes are added, and indexes of ours that have changed are replaced; all
+    else stays.  It may run beside workers and monitors, again, and several times at once.
+
+    \b
+    Examples:
+      dramatiq-durable schema migrate app:broker --dry-run
+      dramatiq-durable schema migrate app:broker
+    """
+    left: list[Difference] = []
+    for table in middleware.tables():
+        if dry_run:
+            for each in differences(table):
+                for statement in each.statements:
+                    _print_sql(statement.sql)
+                left += [] if each.statements else [each]
+            continue
+        unmended = migrate(table, wait, _print_sql)
+        if not unmended:
+            click.echo(f"{table.name} is ready")
+        left += unmended
+    _refuse(left)
 
 
 @schema.command()
@@ -47,6 +120,33 @@ def sql(middleware: DurableMiddleware) -> None:
     Example:
       dramatiq-durable schema sql app:broker > 0042_durable_audits.sql
     """
-    for store in middleware.stores():
-        for statement in store.ddl():
-            click.echo(f"{statement};")
+    for table in middleware.tables():
+        for statement in table.ddl():
+            _print_sql(statement)
+
+
+def _print_sql(statement: str) -> None:
+    click.echo(f"{statement};")
+
+
+def _as_dict(difference: Difference) -> dict[str, Any]:
+    return {
+        "table": difference.table,
+        "difference": difference.says,
+        "sql": [statement.sql for statement in difference.statements],
+    }
+
+
+def _refuse(found: Sequence[Difference]) -> None:
+    """Say what to do about them, if there are any."""
+    if not found:
+        return
+    others = [f"{each.table}: {each.says}" for each in found if not each.statements]
+    advice = []
+    if len(found) > len(others):
+        broker = click.get_current_context().params["broker"]
+        mended = counted(len(found) - len(others), "difference")
+        advice.append(f"{mended}; run `dramatiq-durable schema migrate {broker}`")
+    if others:
+        advice.append(f"to be mended by a migration of your own: {', '.join(others)}")
+    raise Problem("; ".join(advice))

@@ -41,10 +41,13 @@ up, and each copy carries the epoch it was sent for: one execution an epoch.
 from .base import Copy, Held, NewAudit
 from .bulk import Bulk
 from .claiming import CLAIMS, Claim
+from .differences import Difference, differences
 from .many import MOST, Many
+from .migrating import migrate
 from .monitoring import Marked, Stale, instant
 from .operating import Filters, Operating, Tally
 from .schema import Schema
+from .tables import Table
 from .waiting import Reach, Waiting
 from .working import Working
 
@@ -53,6 +56,7 @@ __all__ = [
     "MOST",
     "Claim",
     "Copy",
+    "Difference",
     "Filters",
     "Held",
     "Marked",
@@ -60,8 +64,11 @@ __all__ = [
     "Reach",
     "Stale",
     "Store",
+    "Table",
     "Tally",
+    "differences",
     "instant",
+    "migrate",
 ]
 
 

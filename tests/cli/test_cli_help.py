@@ -50,7 +50,7 @@ def test_the_readme_has_a_row_for_each_command_and_no_other():
     assert sorted(name for _, name in rows_of_the_readme()) == sorted(main.commands)
 
 
-def test_the_readme_names_both_commands_of_schema():
+def test_the_readme_names_the_commands_of_schema():
     [row] = [row for row, name in rows_of_the_readme() if name == "schema"]
     assert {path for path in LEAVES if path[0] == "schema"} == {
         ("schema", word) for word in re.findall(r"schema (\w+)", row)

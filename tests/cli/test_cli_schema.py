@@ -1,5 +1,6 @@
-"""The table is created by the command, or by the DDL that it prints."""
+"""The table is created, compared and changed by the command, or by the DDL that it prints."""
 
+import json
 import traceback
 
 import dramatiq
@@ -128,6 +129,9 @@ def test_the_ddl_executed_by_hand_makes_the_table_that_the_command_makes(shop, d
     for statement in done.stdout.removesuffix(";\n").split(";\n"):
         db.execute_sql(statement)
     by_hand = described(db)
+    for statement in done.stdout.removesuffix(";\n").split(";\n"):
+        db.execute_sql(statement)  # the tool that applies migrations was stopped, and starts again
+    assert described(db) == by_hand
     assert sends_and_works()
 
     db.execute_sql("DROP TABLE durable_audits")
@@ -154,3 +158,90 @@ def test_the_ddl_is_printed_without_a_database(command_on):
     done = command_on(broker)("schema sql")
     assert (done.exit_code, done.stderr) == (0, "")
     assert done.stdout.startswith("CREATE TABLE")
+
+
+@pytest.fixture
+def older(shop, db):
+    """A table that lacks a column and an index."""
+    shop.run("schema", "create", "app:broker").check_returncode()
+    suffix = " ON durable_audits" if "mysql" in shop.environment["SHOP_DATABASE"] else ""
+    with db.connection_context():
+        db.execute_sql("ALTER TABLE durable_audits DROP COLUMN signature")
+        db.execute_sql(f"DROP INDEX durable_audits_due{suffix}")
+    return shop
+
+
+@pytest.mark.failure(43)
+def test_check_says_what_differs_and_what_to_do_and_that_nothing_does(older):
+    done = older.run("schema", "check", "app:broker")
+    assert (done.returncode, done.stdout.splitlines()) == (
+        1,
+        [
+            "durable_audits: the column signature is missing",
+            "durable_audits: the index durable_audits_due is missing",
+        ],
+    )
+    assert done.stderr == "Error: 2 differences; run `dramatiq-durable schema migrate app:broker`\n"
+    older.run("schema", "migrate", "app:broker").check_returncode()
+    done = older.run("schema", "check", "app:broker")
+    assert (done.returncode, done.stdout, done.stderr) == (
+        0,
+        "durable_audits is as this version wants it\n",
+        "",
+    )
+
+
+@pytest.mark.failure(43)
+def test_check_says_it_to_programs(older):
+    done = older.run("schema", "check", "app:broker", "--json")
+    assert done.returncode == 1
+    column, index = json.loads(done.stdout)
+    assert (column["table"], column["difference"]) == (
+        "durable_audits",
+        "the column signature is missing",
+    )
+    assert column["sql"][0].startswith("ALTER TABLE")
+    assert "INDEX" in index["sql"][0]
+    older.run("schema", "migrate", "app:broker").check_returncode()
+    done = older.run("schema", "check", "app:broker", "--json")
+    assert (done.returncode, json.loads(done.stdout)) == (0, [])
+
+
+@pytest.mark.failure(43)
+def test_migrate_prints_what_it_executes_and_the_second_time_nothing(older):
+    dry = older.run("schema", "migrate", "app:broker", "--dry-run")
+    assert (dry.returncode, dry.stderr) == (0, "")
+    done = older.run("schema", "migrate", "app:broker")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout == f"{dry.stdout}durable_audits is ready\n"
+    again = older.run("schema", "migrate", "app:broker")
+    assert (again.returncode, again.stdout) == (0, "durable_audits is ready\n")
+
+
+@pytest.mark.failure(43)
+@pytest.mark.parametrize("name", ["check", "migrate --dry-run", "migrate"])
+def test_what_only_the_application_can_mend_is_named(command_on, stub_broker, durable, name):
+    database = durable.database
+    with database.connection_context():
+        database.execute_sql("ALTER TABLE durable_audits DROP COLUMN actor_name")
+    durable.store.connections.close()
+    done = command_on(stub_broker)(f"schema {name.split()[0]}", *name.split()[1:])
+    assert done.exit_code == 1
+    assert "is ready" not in done.stdout
+    [line] = done.stderr.splitlines()
+    assert "by a migration of your own: durable_audits: the column actor_name" in line
+    assert "run `" not in line
+
+
+@pytest.mark.failure(39)
+def test_several_may_migrate_at_the_same_time(older, db):
+    before = described(db)
+    racing = [older.process(RACE.replace("create", "migrate")) for _ in range(3)]
+    for process in racing:
+        process.wait_for("at the line")
+    (older.folder / "go").touch()
+    for process in racing:
+        assert process.wait(timeout=60) == 0, process.output()
+    assert "".join(process.output() for process in racing).count("ADD COLUMN") == 1
+    assert described(db) != before
+    assert older.run("schema", "check", "app:broker").returncode == 0

@@ -1,6 +1,7 @@
 """Behind PgBouncer each transaction gets any connection of the server's, whatever its session was told before."""
 
 import time
+from datetime import timedelta
 
 import psycopg
 import pytest
@@ -8,6 +9,7 @@ import redis
 
 from dramatiq_durable import current_audit, durable_actor
 from dramatiq_durable.errors import AuditLocked
+from dramatiq_durable.store import migrate
 from tests.support.pgbouncer import PgbouncerServer
 
 APP = """
@@ -149,3 +151,19 @@ def test_a_transaction_of_a_job_needs_one_connection(
     message = charge.send()
     work()
     assert (audit_of(message).state, audit_of(message).failure_count) == ("completed", 0)
+
+
+@pytest.mark.failure(43)
+def test_a_migration_replaces_an_index_behind_it(
+    stub_broker, pgbouncer, make_durable, client, postgres_url
+):
+    durable = make_durable(stub_broker, pgbouncer().url)
+    console = client(postgres_url)
+    console.execute("ALTER TABLE durable_audits DROP COLUMN signature")
+    console.execute("DROP INDEX durable_audits_due")
+    console.execute("CREATE INDEX durable_audits_due ON durable_audits (namespace, due_at)")
+    told = []
+    assert migrate(durable.store.table, timedelta(seconds=20), told.append) == []
+    assert len(told) == 4
+    # Nothing of it stays on the connections that others get.
+    assert client(pgbouncer().url).execute("SHOW lock_timeout").fetchone() == ("0",)

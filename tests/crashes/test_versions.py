@@ -76,8 +76,11 @@ def test_code_newer_than_its_table_ends_with_the_command_to_run(
     sqlite_db.execute_sql("ALTER TABLE durable_audits DROP COLUMN crash_count")
     worker, monitor = stage.app.python(WORKER), stage.monitor("--once")
     assert (worker.returncode != 0, monitor.wait()) == (True, 1)
-    assert "`dramatiq-durable schema sql BROKER`" in worker.stderr
-    assert "`dramatiq-durable schema sql app:broker`" in monitor.output().splitlines()[-1]
+    assert "`dramatiq-durable schema migrate BROKER`" in worker.stderr
+    assert "`dramatiq-durable schema migrate app:broker`" in monitor.output().splitlines()[-1]
+    assert stage.app.run("schema", "migrate", "app:broker").returncode == 0
+    stage.worker()
+    stage.finished(stage.send("kept", "text"))
 
 
 @pytest.mark.failure(43)

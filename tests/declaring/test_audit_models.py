@@ -1,11 +1,21 @@
 """Audits in a table of their own, in a database of their own, with columns of their own."""
 
+import traceback
+
 import dramatiq
 import peewee
 import pytest
 from dramatiq.middleware import MiddlewareError
 
-from dramatiq_durable import Audit, DurableMiddleware, Monitor, current_audit, durable_actor
+from dramatiq_durable import (
+    Audit,
+    AuditWriteFailed,
+    DurableError,
+    DurableMiddleware,
+    Monitor,
+    current_audit,
+    durable_actor,
+)
 
 
 @pytest.fixture
@@ -248,3 +258,55 @@ def test_a_database_that_would_return_ids_counts_what_is_inserted(
     message = declare_refused(stub_broker)
     assert durable.store.get(message.message_id) is None
     database.close()
+
+
+@pytest.mark.parity(11)
+def test_a_unique_column_refuses_what_is_there_already(stub_broker, db):
+    class OrderAudit(Audit):
+        order_id = peewee.IntegerField(null=True, unique=True)
+
+        class Meta:
+            database = db
+            table_name = "order_audits"
+
+    class Orders(DurableMiddleware):
+        def audit_columns(self, broker, message):
+            return {"order_id": message.kwargs.get("order_id")}
+
+    durable = Orders(db, audit_model=OrderAudit)
+    stub_broker.add_middleware(durable)
+    for _ in range(2):
+        durable.create_tables()
+    job = durable_actor(actor_name="job")(lambda order_id=None: None)
+    job.send(order_id=1)
+    with pytest.raises(AuditWriteFailed):
+        job.send(order_id=1)
+    for order_id in (2, None, None):
+        job.send(order_id=order_id)
+    assert len(durable.store.list_audits()) == 4
+    durable.store.connections.close()
+
+
+def test_a_column_that_cannot_be_unique_any_more_is_said_without_its_values(stub_broker, db):
+    meta = {"database": db, "table_name": "order_audits"}
+
+    def model(**options):
+        column = peewee.CharField(null=True, **options)
+        return type("Own", (Audit,), {"order_id": column, "Meta": type("Meta", (), meta)})
+
+    class Orders(DurableMiddleware):
+        def audit_columns(self, broker, message):
+            return {"order_id": "a secret"}
+
+    before = Orders(db, audit_model=model())
+    stub_broker.add_middleware(before)
+    before.create_tables()
+    job = durable_actor(actor_name="job")(lambda: None)
+    for _ in range(2):
+        job.send()
+    before.store.connections.close()
+    durable = Orders(db, audit_model=model(unique=True))
+    with pytest.raises(DurableError, match="rows have the same value") as caught:
+        durable.create_tables()
+    assert "secret" not in "".join(traceback.format_exception(caught.value))
+    durable.store.connections.close()

@@ -178,7 +178,9 @@ def roles(owner, of_app, work, clock, command_on, audits):
 
     def looking():
         message_id = owners_job.send("look").message_id
-        for words in (("status",), ("list",), ("show", message_id, "--arguments")):
+        for words in (
+            ("status",), ("list",), ("show", message_id, "--arguments"), ("schema check",),
+        ):  # fmt: skip
             run(*words)
 
     def acting():
@@ -196,7 +198,7 @@ def roles(owner, of_app, work, clock, command_on, audits):
         "sender": sender,
         "worker": worker,
         "monitor": monitor,
-        "`status`, `list`, `show`": looking,
+        "`status`, `list`, `show`, `schema check`": looking,
         "`retry`, `cancel`": acting,
         "`purge`": purge,
     }
@@ -233,9 +235,7 @@ def test_with_what_the_readme_grants_to_an_application_all_roles_work(
 
 
 def test_the_table_is_created_with_the_rights_for_it(of_app, grant, database_url, command_on):
-    [rights] = re.findall(r"^\| `schema create` \| (.+) \|$", README, re.MULTILINE)
-    postgres, mysql = rights.split(";")
-    of_it = re.findall("CREATE|INDEX|SELECT", postgres if "postgres" in database_url else mysql)
+    of_it = re.findall("CREATE|INDEX|SELECT", rights_of("schema create", database_url))
     create = command_on(of_app[0])
     for right in of_it:
         assert create("schema create").exit_code != 0
@@ -244,6 +244,64 @@ def test_the_table_is_created_with_the_rights_for_it(of_app, grant, database_url
             right = f"SELECT ON {database_url.rpartition('/')[2]}.*"  # noqa: PLW2901
         grant(right)
     assert create("schema create").stdout == "durable_audits is ready\n"
+
+
+@pytest.fixture
+def older(owner, db):
+    """The table lacks a column and an index of it is another."""
+    suffix = " ON durable_audits" if isinstance(db, peewee.MySQLDatabase) else ""
+    for statement in (
+        "ALTER TABLE durable_audits DROP COLUMN signature",
+        f"DROP INDEX durable_audits_due{suffix}",
+        "CREATE INDEX durable_audits_due ON durable_audits (namespace, due_at)",
+    ):
+        db.execute_sql(statement)
+    db.close()
+
+
+def rights_of(command, database_url):
+    """What the README says that *command* needs on the database of this test."""
+    [rights] = re.findall(rf"^\| `{command}` \| (.+) \|$", README, re.MULTILINE)
+    postgres, mysql = rights.split(";")
+    return postgres if "postgres" in database_url else mysql
+
+
+@pytest.mark.usefixtures("older")
+def test_the_table_is_migrated_with_the_rights_for_it(of_app, grant, database_url, command_on, db):
+    rights = rights_of("schema migrate", database_url)
+    migrate = command_on(of_app[0])
+    assert migrate("schema migrate").exit_code != 0
+    for right in re.findall("to own|ALTER|CREATE|INDEX|INSERT|SELECT", rights):
+        if right == "to own":
+            db.execute_sql("ALTER TABLE durable_audits OWNER TO app")
+        elif "mysql" in database_url:
+            grant(f"{right} ON durable_audits")
+        else:
+            assert migrate("schema migrate").exit_code != 0
+            grant(right)
+    done = migrate("schema migrate")
+    assert (done.exit_code, done.stderr) == (0, "")
+    assert done.stdout.endswith("durable_audits is ready\n")
+
+
+@pytest.mark.usefixtures("older")
+def test_who_may_not_migrate_the_table_is_told_what_that_needs(of_app, grant, command_on):
+    grant("SELECT")
+    done = command_on(of_app[0])("schema migrate")
+    assert done.exit_code == 1
+    [line] = done.stderr.splitlines()
+    assert "the database refuses it" in line
+    assert "only the owner of the table may change it" in line
+
+
+@pytest.mark.usefixtures("owner")
+def test_who_sees_nothing_of_the_table_is_told_so_and_not_that_all_is_missing(
+    of_app, grant, command_on
+):
+    grant("INDEX" if "mysql" in str(of_app[1].database.connect_params) else "CREATE")
+    done = command_on(of_app[0])("schema check")
+    assert (done.exit_code, done.stdout) == (1, "")
+    assert "grant" in done.stderr
 
 
 @pytest.mark.usefixtures("owner")
