@@ -222,13 +222,18 @@ def broker(request: pytest.FixtureRequest) -> dramatiq.Broker:
 
 @pytest.fixture
 def make_durable() -> Iterator[Callable[..., DurableMiddleware]]:
-    """``make_durable(broker, db, **options)``: a DurableMiddleware on *broker*, with its tables."""
+    """``make_durable(broker, db, **options)``: a DurableMiddleware on *broker*, with its tables; *kind* may be a subclass."""
     from dramatiq_durable import DurableMiddleware
 
     made = []
 
-    def make(broker: dramatiq.Broker, db: peewee.Database, **options: Any) -> DurableMiddleware:
-        durable = DurableMiddleware(db, **options)
+    def make(
+        broker: dramatiq.Broker,
+        db: peewee.Database,
+        kind: type[DurableMiddleware] = DurableMiddleware,
+        **options: Any,
+    ) -> DurableMiddleware:
+        durable = kind(db, **options)
         broker.add_middleware(durable)
         durable.create_tables()
         made.append(durable)

@@ -1,7 +1,8 @@
-"""A broker that can be cut off, what waits in a broker, what a worker sees, and statements."""
+"""An actor that notes its runs, brokers that can be cut off or refuse, what waits in a broker, and statements."""
 
 import json
-from contextlib import contextmanager
+import threading
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import dramatiq
@@ -10,6 +11,7 @@ from dramatiq.brokers.rabbitmq import RabbitmqBroker
 from dramatiq.brokers.redis import RedisBroker
 from dramatiq.brokers.stub import StubBroker
 
+from dramatiq_durable import durable_actor
 from tests.support.proxy import Proxy
 from tests.support.servers import free_port
 
@@ -132,9 +134,96 @@ def statements():
 
 
 @pytest.fixture
+def ran():
+    """What ``charge`` was called with, in the order of its runs."""
+    return []
+
+
+class Charge:
+    def __init__(self, ran):
+        self._ran = ran
+        self._actor = None
+
+    def __call__(self, **options):
+        self._actor = durable_actor(self._ran.append, actor_name="charge", **options)
+        return self
+
+    def __getattr__(self, name):
+        if self._actor is None:
+            self()
+        return getattr(self._actor, name)
+
+
+@pytest.fixture
+def charge(ran):
+    """A durable actor of one argument, declared when a test first uses it; or before, with options: ``charge(max_retries=0)``."""
+    return Charge(ran)
+
+
+@pytest.fixture
+def recover(work, monitor):
+    """``recover()``: work, and have the monitor send what is due, until nothing is."""
+
+    def run():
+        work()
+        while monitor.run_once().recovered:
+            work()
+
+    return run
+
+
+@pytest.fixture
+def finish(work, clock, monitor):
+    """``finish()``: work, and everything that monitors would ever make of what is in the database."""
+
+    def run():
+        work()
+        for _ in range(2):
+            clock.move(hours=2)
+            monitor.run_once()
+            work()
+
+    return run
+
+
+@pytest.fixture(params=["alone", "in a transaction"])
+def within(request):
+    """``with within(db):`` a transaction, or none."""
+    return (lambda db: db.atomic()) if request.param == "in a transaction" else nullcontext
+
+
+@pytest.fixture
+def send_beside_each_other():
+    """``send_beside_each_other(durable, lists)``: a thread sends each, all at once; how many each has sent, sorted."""
+
+    def run(durable, lists):
+        together = threading.Barrier(len(lists))
+        sent = []
+
+        def send(messages):
+            together.wait()
+            sent.append(durable.send_many(messages))
+
+        threads = [threading.Thread(target=send, args=(messages,)) for messages in lists]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        return sorted(sent)
+
+    return run
+
+
+@pytest.fixture
 def stub_durable(stub_broker, sqlite_db, make_durable):
     """A DurableMiddleware on a StubBroker and SQLite."""
     return make_durable(stub_broker, sqlite_db)
+
+
+@pytest.fixture
+def db_durable(stub_broker, db, make_durable):
+    """A DurableMiddleware on a StubBroker and each database."""
+    return make_durable(stub_broker, db)
 
 
 @pytest.fixture

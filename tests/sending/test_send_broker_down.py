@@ -7,8 +7,6 @@ from datetime import timedelta
 import dramatiq
 import pytest
 
-from dramatiq_durable import durable_actor
-
 DAY = timedelta(days=1)
 
 
@@ -21,14 +19,8 @@ def durable(far_broker, sqlite_db, make_durable):
 @pytest.mark.parity(9)
 @pytest.mark.parametrize("use_of_the_queue", ["first", "later"])
 def test_a_send_returns_and_the_job_runs_when_the_broker_is_back(
-    far_broker, durable, use_of_the_queue, work, monitor, audit_of, caplog
+    far_broker, durable, use_of_the_queue, charge, ran, work, monitor, audit_of, caplog
 ):
-    ran = []
-
-    @durable_actor
-    def charge(order_id):
-        ran.append(order_id)
-
     if use_of_the_queue == "later":
         charge.send(0)
         work()
@@ -51,13 +43,9 @@ def test_a_send_returns_and_the_job_runs_when_the_broker_is_back(
 
 
 @pytest.mark.failure(3)
-def test_an_outage_uses_up_no_backoff(far_broker, durable, work, monitor, clock, audit_of):
-    ran = []
-
-    @durable_actor
-    def charge(order_id):
-        ran.append(order_id)
-
+def test_an_outage_uses_up_no_backoff(
+    far_broker, durable, charge, ran, work, monitor, clock, audit_of
+):
     far_broker.proxy.down()
     message = charge.send(42)
     for _ in range(4):
@@ -76,14 +64,8 @@ def test_an_outage_uses_up_no_backoff(far_broker, durable, work, monitor, clock,
 
 @pytest.mark.failure(3)
 def test_a_delayed_job_runs_at_its_eta_although_the_broker_was_down(
-    far_broker, durable, work, monitor, clock, audit_of
+    far_broker, durable, charge, ran, work, monitor, clock, audit_of
 ):
-    ran = []
-
-    @durable_actor
-    def charge(order_id):
-        ran.append(order_id)
-
     far_broker.proxy.down()
     message = charge.send_with_options(args=(42,), delay=timedelta(hours=2))
     far_broker.proxy.up()
@@ -138,14 +120,8 @@ def test_delayed_messages_are_moved_again_after_an_outage_at_the_moment_of_a_mov
 
 @pytest.mark.failure(3)
 def test_a_broker_that_is_down_at_the_commit_does_not_disturb_it(
-    far_broker, durable, sqlite_db, work, monitor, audit_of, caplog
+    far_broker, durable, sqlite_db, charge, ran, work, monitor, audit_of, caplog
 ):
-    ran = []
-
-    @durable_actor
-    def charge(order_id):
-        ran.append(order_id)
-
     with sqlite_db.atomic():
         message = charge.send(42)
         far_broker.proxy.down()
@@ -163,14 +139,8 @@ def test_a_broker_that_is_down_at_the_commit_does_not_disturb_it(
 @pytest.mark.parametrize("afterwards", ["up", "down"])
 @pytest.mark.parametrize("far_broker", ["redis", "rabbitmq-confirm"], indirect=True)
 def test_a_message_whose_receipt_is_lost_runs_once(
-    far_broker, durable, afterwards, work, monitor, clock, audit_of, waiting
+    far_broker, durable, afterwards, charge, ran, work, monitor, clock, audit_of, waiting
 ):
-    ran = []
-
-    @durable_actor
-    def charge(order_id):
-        ran.append(order_id)
-
     charge.send("warm up")
     work()
 
@@ -193,14 +163,8 @@ def test_a_message_whose_receipt_is_lost_runs_once(
 
 @pytest.mark.failure(3)
 def test_what_is_sent_during_an_outage_runs_beside_what_is_sent_after_it(
-    far_broker, durable, work, monitor, audits
+    far_broker, durable, charge, ran, work, monitor, audits
 ):
-    ran = []
-
-    @durable_actor
-    def charge(order_id):
-        ran.append(order_id)
-
     far_broker.proxy.down()
     for order_id in range(5):
         charge.send(order_id)

@@ -9,17 +9,11 @@ from dramatiq_durable import durable_actor
 
 @pytest.mark.failure(3)
 def test_a_redis_without_memory_costs_no_job(
-    own_redis, use, sqlite_db, make_durable, work, monitor, audit_of, waiting
+    own_redis, use, sqlite_db, make_durable, charge, ran, work, monitor, audit_of, waiting
 ):
     server = own_redis("--maxmemory-policy", "noeviction")
     broker = use(RedisBroker(url=server.url))
     make_durable(broker, sqlite_db)
-    ran = []
-
-    @durable_actor
-    def charge(order_id):
-        ran.append(order_id)
-
     broker.client.config_set("maxmemory", 1)
     message = charge.send(42)
     assert waiting(broker) == 0
@@ -42,15 +36,9 @@ def _replace_the_queue(broker, arguments):
 
 @pytest.mark.failure(3)
 def test_a_message_that_rabbitmq_rejects_is_sent_by_the_monitor(
-    rabbitmq_broker, sqlite_db, make_durable, work, monitor, audit_of
+    rabbitmq_broker, sqlite_db, make_durable, charge, ran, work, monitor, audit_of
 ):
     make_durable(rabbitmq_broker, sqlite_db)
-    ran = []
-
-    @durable_actor
-    def charge(order_id):
-        ran.append(order_id)
-
     charge.send(1)
     work()
     _replace_the_queue(rabbitmq_broker, {"x-max-length": 0, "x-overflow": "reject-publish"})
@@ -66,15 +54,9 @@ def test_a_message_that_rabbitmq_rejects_is_sent_by_the_monitor(
 
 @pytest.mark.failure(3)
 def test_a_queue_declared_otherwise_by_somebody_else_costs_no_job(
-    rabbitmq_broker, sqlite_db, make_durable, work, monitor, audit_of
+    rabbitmq_broker, sqlite_db, make_durable, charge, ran, work, monitor, audit_of
 ):
     make_durable(rabbitmq_broker, sqlite_db)
-    ran = []
-
-    @durable_actor
-    def charge(order_id):
-        ran.append(order_id)
-
     # Dramatiq's declaration fails then, before any hook of a middleware.
     _replace_the_queue(rabbitmq_broker, {"x-max-length": 5})
     message = charge.send(42)
@@ -88,15 +70,9 @@ def test_a_queue_declared_otherwise_by_somebody_else_costs_no_job(
 
 @pytest.mark.failure(3)
 def test_with_confirm_delivery_a_deleted_queue_is_made_again(
-    rabbitmq_broker, sqlite_db, make_durable, work, audits
+    rabbitmq_broker, sqlite_db, make_durable, charge, ran, work, audits
 ):
     durable = make_durable(rabbitmq_broker, sqlite_db)
-    ran = []
-
-    @durable_actor
-    def charge(order_id):
-        ran.append(order_id)
-
     charge.send(1)
     work()
     rabbitmq_broker.channel.queue_delete("default")
@@ -109,14 +85,8 @@ def test_with_confirm_delivery_a_deleted_queue_is_made_again(
 @pytest.mark.failure(3)
 @pytest.mark.parametrize("broker", ["rabbitmq"], indirect=True)
 def test_without_confirm_delivery_a_dropped_message_runs_after_timeout_and_backoff(
-    broker, durable, work, monitor, clock, audit_of
+    broker, durable, charge, ran, work, monitor, clock, audit_of
 ):
-    ran = []
-
-    @durable_actor
-    def charge(order_id):
-        ran.append(order_id)
-
     charge.send(1)
     work()
     broker.channel.queue_delete("default")
@@ -137,14 +107,9 @@ def test_without_confirm_delivery_a_dropped_message_runs_after_timeout_and_backo
 
 @pytest.mark.failure(3)
 def test_whatever_error_a_broker_has_a_send_returns(
-    refusing_broker, sqlite_db, make_durable, work, monitor, audit_of
+    refusing_broker, sqlite_db, make_durable, charge, ran, work, monitor, audit_of
 ):
     make_durable(refusing_broker, sqlite_db)
-    ran = []
-
-    @durable_actor
-    def charge(order_id):
-        ran.append(order_id)
 
     def refuse(message, delay):
         raise OSError("no route to host")

@@ -76,13 +76,7 @@ def test_an_audit_is_due_after_the_timeout_and_a_minute_of_backoff(stub_durable,
 
 
 @pytest.mark.parity(3)
-def test_a_job_runs_once_and_its_audit_is_completed(broker, durable, work, audit_of):
-    ran = []
-
-    @durable_actor
-    def charge(order_id):
-        ran.append(order_id)
-
+def test_a_job_runs_once_and_its_audit_is_completed(broker, durable, charge, ran, work, audit_of):
     message = charge.send(42)
     work()
     assert ran == [42]
@@ -117,14 +111,8 @@ def test_a_message_of_another_actor_costs_nothing(stub_durable, sqlite_db, state
 @pytest.mark.failure(7)
 @pytest.mark.parity(12)
 def test_a_message_enqueued_five_times_has_one_audit_and_one_run(
-    broker, durable, work, audits, waiting, eventually
+    broker, durable, charge, ran, work, audits, waiting, eventually
 ):
-    ran = []
-
-    @durable_actor
-    def charge(order_id):
-        ran.append(order_id)
-
     message = charge.message(42)
     for _ in range(5):
         broker.enqueue(message)
@@ -139,13 +127,9 @@ def test_a_message_enqueued_five_times_has_one_audit_and_one_run(
 
 
 @pytest.mark.failure(7)
-def test_a_completed_message_enqueued_again_does_not_run_again(broker, durable, work, audit_of):
-    ran = []
-
-    @durable_actor
-    def charge(order_id):
-        ran.append(order_id)
-
+def test_a_completed_message_enqueued_again_does_not_run_again(
+    broker, durable, charge, ran, work, audit_of
+):
     message = charge.send(42)
     work()
     broker.enqueue(message)

@@ -104,16 +104,10 @@ def test_a_missing_table_is_no_reason_to_push(stub_broker, sqlite_db, waiting):
 
 @pytest.mark.failure(4)
 def test_a_database_that_went_away_stops_sends_and_its_return_heals_them(
-    stub_broker, far_url, make_durable, work, audits, waiting
+    stub_broker, far_url, make_durable, charge, ran, work, audits, waiting
 ):
     url, proxy = far_url
     durable = make_durable(stub_broker, url)
-    ran = []
-
-    @durable_actor
-    def charge(order_id):
-        ran.append(order_id)
-
     charge.send(1)
     work()
     proxy.down()

@@ -8,17 +8,8 @@ from dramatiq_durable import Audit, DurableError, durable_actor
 
 
 @pytest.fixture
-def ran():
-    return []
-
-
-@pytest.fixture
-def charge(durable, ran):
-    @durable_actor(max_payload_size=2_000)
-    def charge(order_id):
-        ran.append(order_id)
-
-    return charge
+def charge(durable, charge):
+    return charge(max_payload_size=2_000)
 
 
 def test_the_audits_of_a_group_are_inserted_together(durable, charge, statements, work, ran):

@@ -12,21 +12,6 @@ from dramatiq_durable import current_audit, durable_actor
 LENGTHS = [0, 1, 63, 64, 65, 1000]
 
 
-@pytest.fixture
-def ran():
-    return []
-
-
-@pytest.fixture
-def charge(ran):
-    """Declared when a test first asks, after its middleware."""
-
-    def declare(**options):
-        return durable_actor(ran.append, actor_name="charge", **options)
-
-    return declare
-
-
 # How many
 
 
@@ -36,8 +21,8 @@ def test_each_message_of_a_list_has_an_audit_and_is_pushed(
     redis_broker, db, make_durable, charge, waiting, number
 ):
     durable = make_durable(redis_broker, db)
-    actor = charge()
-    messages = [actor.message(n) for n in range(number)]
+    charge()
+    messages = [charge.message(n) for n in range(number)]
     assert durable.send_many(messages) == number
     rows = db.execute_sql("SELECT message_id, state, enqueue_count FROM durable_audits").fetchall()
     assert sorted(rows) == sorted((m.message_id, "pending", 1) for m in messages)
@@ -49,14 +34,14 @@ def test_each_message_of_a_list_has_an_audit_and_is_pushed(
 def test_jobs_sent_together_run_once_each_in_the_order_of_the_list(
     stub_broker, stub_durable, charge, ran, work, number
 ):
-    assert charge().send_many((n,) for n in range(number)) == number
+    assert charge.send_many((n,) for n in range(number)) == number
     work()
     assert ran == list(range(number))
 
 
 @pytest.mark.failure(11)
 def test_jobs_sent_together_run_once_on_each_broker(broker, durable, charge, ran, work, audits):
-    assert charge().send_many([(n,) for n in range(130)]) == 130
+    assert charge.send_many([(n,) for n in range(130)]) == 130
     work(threads=2)
     assert sorted(ran) == list(range(130))
     finished = {(a.state, a.start_count, a.enqueue_count) for a in audits(durable)}
@@ -92,13 +77,11 @@ def test_messages_of_several_actors_queues_and_priorities_may_be_sent_together(
 @pytest.mark.failure(11)
 @pytest.mark.parametrize(("number", "inserts"), [(64, 1), (65, 2), (200, 4)])
 def test_a_list_costs_one_transaction_and_an_insert_for_each_64(
-    stub_broker, db, make_durable, charge, statements, number, inserts
+    db, db_durable, charge, statements, number, inserts
 ):
-    make_durable(stub_broker, db)
-    actor = charge()
-    actor.send(0)  # opens the connection
+    charge.send(0)  # opens the connection
     with statements(db) as events:
-        actor.send_many((n,) for n in range(number))
+        charge.send_many((n,) for n in range(number))
     words = [event.sql.split()[0].upper() for event in events]
     assert [word for word in words if word not in {"BEGIN", "COMMIT"}] == ["INSERT"] * inserts
 
@@ -127,18 +110,16 @@ def test_on_redis_a_list_costs_two_round_trips_for_each_64(
     broker = use(RedisBroker(url=redis_url))
     broker.client.connection_pool.connection_class = counting
     make_durable(broker, sqlite_db)
-    actor = charge()
-    actor.send(0)  # loads the script of the broker
+    charge.send(0)  # loads the script of the broker
     before, counting.turns = waiting(broker), 0
-    actor.send_many((n,) for n in range(number))
+    charge.send_many((n,) for n in range(number))
     assert counting.turns == turns
     assert waiting(broker) == before + number
 
 
 def test_progress_rises_to_all_written_and_all_sent(redis_durable, charge):
     said = []
-    actor = charge()
-    actor.send_many([(n,) for n in range(200)], progress=lambda *numbers: said.append(numbers))
+    charge.send_many([(n,) for n in range(200)], progress=lambda *numbers: said.append(numbers))
     assert said == sorted(said)
     assert all(0 <= sent <= written <= 200 for written, sent in said)
     assert said[-1] == (200, 200)
@@ -163,8 +144,7 @@ def test_hooks_of_other_middleware_are_called_for_each_message(broker, durable, 
 
     notes = Notes()
     broker.add_middleware(notes)
-    actor = charge()
-    messages = [actor.message(n) for n in range(70)]
+    messages = [charge.message(n) for n in range(70)]
     durable.send_many(messages)
     expected = sorted((message.message_id, None) for message in messages)
     assert sorted(notes.before) == sorted(notes.after) == expected
@@ -174,7 +154,7 @@ def test_hooks_of_other_middleware_are_called_for_each_message(broker, durable, 
 def test_delayed_jobs_run_when_they_are_meant_to_start(
     broker, durable, charge, ran, work, monitor, clock, audits, waiting, eventually
 ):
-    charge().send_many([(n,) for n in range(70)], delay=3_600_000)
+    charge.send_many([(n,) for n in range(70)], delay=3_600_000)
     eventually(lambda: waiting(broker, "default.DQ") == 70)
     assert waiting(broker) == 0
     for audit in audits(durable):
@@ -194,7 +174,7 @@ def test_delayed_jobs_run_when_they_are_meant_to_start(
 
 
 def test_a_short_delay_is_over_after_it(redis_durable, charge, ran, work):
-    charge().send_many([(n,) for n in range(5)], delay=50)
+    charge.send_many([(n,) for n in range(5)], delay=50)
     work()
     assert sorted(ran) == list(range(5))
 
@@ -204,8 +184,6 @@ def test_a_short_delay_is_over_after_it(redis_durable, charge, ran, work):
 
 @pytest.mark.parametrize("broker", ["redis", "rabbitmq-confirm", "stub"], indirect=True)
 def test_an_actor_sends_many_as_it_sends_one(broker, durable, charge, ran, work, audits):
-    charge = charge()
-
     @durable_actor
     def fan_out():
         charge.send_many([(n,) for n in range(70)])

@@ -5,8 +5,6 @@ from pathlib import Path
 
 import pytest
 
-from dramatiq_durable import durable_actor
-
 NUMBER = 200
 
 SOURCE = """
@@ -98,17 +96,6 @@ IN_THE_TRANSACTION = """
 
 
 @pytest.fixture
-def ran():
-    return []
-
-
-@pytest.fixture
-def declare(ran):
-    """The same actor in this process, which keeps a note of its runs."""
-    return lambda: durable_actor(ran.append, actor_name="charge")
-
-
-@pytest.fixture
 def die(app, database_url):
     """``die(broker_url, code)``: run *code* in a process, which ends by SIGKILL."""
 
@@ -131,27 +118,15 @@ def durable(request, broker_url, db, make_durable):
     return make_durable(request.getfixturevalue(f"{kind}_broker"), db)
 
 
-@pytest.fixture
-def recover(work, monitor):
-    """Work, and have the monitor send what is due, until nothing is."""
-
-    def run():
-        work()
-        while monitor.run_once().recovered:
-            work()
-
-    return run
-
-
 @pytest.mark.failure(1)
 @pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
 @pytest.mark.parametrize("number", [1, 3])
 def test_a_list_runs_although_its_sender_died_at_a_push(
-    durable, broker_url, die, declare, ran, recover, clock, audits, number
+    durable, broker_url, die, charge, ran, recover, clock, audits, number
 ):
     die(broker_url, AT_A_PUSH.format(number=number))
     assert len(audits(durable)) == NUMBER + 1
-    declare()
+    charge()
     recover()
     assert ran[0] == "before"
     arrived = len(ran) - 1
@@ -172,11 +147,11 @@ def test_a_list_runs_although_its_sender_died_at_a_push(
 @pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
 @pytest.mark.parametrize("number", [1, 3])
 def test_a_committed_list_runs_within_a_push_lease_although_its_sender_died_at_a_push(
-    durable, broker_url, die, declare, ran, recover, clock, audits, number
+    durable, broker_url, die, charge, ran, recover, clock, audits, number
 ):
     die(broker_url, AT_A_PUSH_AFTER_THE_COMMIT.format(number=number))
     assert len(audits(durable)) == NUMBER + 1
-    declare()
+    charge()
     recover()
     assert len(ran) < NUMBER
 
@@ -190,10 +165,10 @@ def test_a_committed_list_runs_within_a_push_lease_although_its_sender_died_at_a
 @pytest.mark.failure(6)
 @pytest.mark.parametrize("broker_url", ["redis"], indirect=True)
 def test_a_committed_list_runs_within_a_push_lease_although_its_sender_died_before_the_push(
-    durable, broker_url, die, declare, ran, recover, clock
+    durable, broker_url, die, charge, ran, recover, clock
 ):
     die(broker_url, AFTER_THE_COMMIT)
-    declare()
+    charge()
     recover()
     assert ran == ["before"]
 
@@ -207,11 +182,11 @@ def test_a_committed_list_runs_within_a_push_lease_although_its_sender_died_befo
 @pytest.mark.parametrize("broker_url", ["redis"], indirect=True)
 @pytest.mark.parametrize("code", [BEFORE_THE_COMMIT, IN_THE_TRANSACTION])
 def test_of_a_list_whose_sender_died_before_the_commit_nothing_is_there(
-    durable, broker_url, die, declare, ran, recover, clock, audits, code
+    durable, broker_url, die, charge, ran, recover, clock, audits, code
 ):
     die(broker_url, code)
     assert len(audits(durable)) == 1
-    declare()
+    charge()
     clock.move(hours=1)
     recover()
     assert ran == ["before"]

@@ -14,61 +14,36 @@ from tests.support.databases import MariadbServer
 NUMBER = 200
 
 
-@pytest.fixture
-def ran():
-    return []
-
-
-@pytest.fixture
-def charge(ran):
-    """Declared when a test first asks, after its middleware."""
-    return lambda **options: durable_actor(ran.append, actor_name="charge", **options)
-
-
 @pytest.mark.failure(22)
-@pytest.mark.parametrize("where", ["alone", "in a transaction"])
 def test_an_interrupt_in_the_middle_of_the_transaction_leaves_nothing(
-    stub_broker, db, make_durable, charge, ran, work, audits, where
+    db, db_durable, charge, ran, work, audits, within
 ):
-    durable = make_durable(stub_broker, db)
-    actor = charge()
-
     def interrupt(written, sent):
         if written >= 128:
             raise KeyboardInterrupt
 
-    def send():
-        actor.send_many(((n,) for n in range(NUMBER)), progress=interrupt)
-
-    if where == "alone":
-        with pytest.raises(KeyboardInterrupt):
-            send()
-    else:
-        with db.atomic(), pytest.raises(KeyboardInterrupt):
-            send()
-    assert audits(durable) == []
-    actor.send_many((n,) for n in range(NUMBER))
+    with within(db), pytest.raises(KeyboardInterrupt):
+        charge.send_many(((n,) for n in range(NUMBER)), progress=interrupt)
+    assert audits(db_durable) == []
+    charge.send_many((n,) for n in range(NUMBER))
     work()
     assert ran == list(range(NUMBER))
 
 
 @pytest.mark.failure(22)
 def test_after_an_interrupt_between_the_pushes_a_list_is_sent_by_the_monitor(
-    stub_broker, sqlite_db, make_durable, charge, ran, work, clock, monitor
+    stub_durable, charge, ran, work, recover, clock
 ):
-    make_durable(stub_broker, sqlite_db)
-
     def interrupt(written, sent):
         if sent >= 128:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        charge().send_many(((n,) for n in range(NUMBER)), progress=interrupt)
+        charge.send_many(((n,) for n in range(NUMBER)), progress=interrupt)
     work()
     assert ran == list(range(128))
     clock.move(minutes=11)
-    while monitor.run_once().recovered:
-        work()
+    recover()
     assert sorted(ran) == list(range(NUMBER))
 
 
@@ -76,12 +51,11 @@ def test_an_in_memory_database_takes_a_list_or_nothing_of_it(
     stub_broker, make_durable, charge, ran, work, audits
 ):
     durable = make_durable(stub_broker, "sqlite:///:memory:")
-    actor = charge()
     with pytest.raises(TypeError):
-        actor.send_many([*((n,) for n in range(NUMBER)), (object(),)])
+        charge.send_many([*((n,) for n in range(NUMBER)), (object(),)])
     assert audits(durable) == []
     with durable.store.database.atomic():
-        actor.send_many((n,) for n in range(NUMBER))
+        charge.send_many((n,) for n in range(NUMBER))
     work()
     assert ran == list(range(NUMBER))
     assert {audit.state for audit in audits(durable)} == {"completed"}
@@ -91,7 +65,16 @@ def test_an_in_memory_database_takes_a_list_or_nothing_of_it(
 @pytest.mark.parametrize("level", ["REPEATABLE READ", "SERIALIZABLE"])
 @pytest.mark.parametrize("kind", ["postgres", "mariadb"])
 def test_lists_are_written_beside_each_other_at_each_isolation_level(
-    request, stub_broker, make_durable, charge, ran, work, audits, kind, level
+    request,
+    stub_broker,
+    make_durable,
+    charge,
+    ran,
+    work,
+    audits,
+    kind,
+    level,
+    send_beside_each_other,
 ):
     option = (
         {"init_command": f"SET SESSION TRANSACTION ISOLATION LEVEL {level}"}
@@ -100,27 +83,14 @@ def test_lists_are_written_beside_each_other_at_each_isolation_level(
     )
     db = connect(request.getfixturevalue(f"{kind}_url"), **option)
     durable = make_durable(stub_broker, db)
-    actor = charge()
-    messages = [actor.message(n) for n in range(NUMBER)]
-    together = threading.Barrier(3)
-    sent = []
-
-    def send(order):
-        together.wait()
-        sent.append(durable.send_many(order))
-
+    messages = [charge.message(n) for n in range(NUMBER)]
     orders = [messages, messages[::-1], messages[100:] + messages[:100]]
-    threads = [threading.Thread(target=send, args=(order,)) for order in orders]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert sent == [NUMBER] * 3
+    assert send_beside_each_other(durable, orders) == [NUMBER] * 3
     assert len(audits(durable)) == NUMBER
     with db.atomic():
         db.execute_sql("SELECT 1")
         # What others have committed since this transaction began, it may not see.
-        other = threading.Thread(target=durable.send_many, args=([actor.message(NUMBER)],))
+        other = threading.Thread(target=durable.send_many, args=([charge.message(NUMBER)],))
         other.start()
         other.join()
         durable.send_many(messages)
@@ -143,14 +113,13 @@ def test_what_a_server_takes_one_by_one_it_takes_together(
     stub_broker, small_mariadb, make_durable, charge, waiting
 ):
     make_durable(stub_broker, small_mariadb)
-    actor = charge()
     sizes = (
         [16_000] * 63 + [1_900_000] * 3 + [1_000] * 32 + [900_000]
     )  # on their way they are twice as long
     for size in set(sizes):
-        actor.send("x" * size)
+        charge.send("x" * size)
     stub_broker.flush_all()
-    assert actor.send_many(("x" * size,) for size in sizes) == len(sizes)
+    assert charge.send_many(("x" * size,) for size in sizes) == len(sizes)
     assert waiting(stub_broker) == len(sizes)
 
 
@@ -222,7 +191,7 @@ def test_a_broker_that_does_not_answer_is_not_asked_for_each_message(
     port = silence.getsockname()[1]
     broker = use(NewRedisBroker(url=f"redis://127.0.0.1:{port}/0?socket_timeout=0.01"))
     durable = make_durable(broker, sqlite_db)
-    assert charge().send_many((n,) for n in range(NUMBER)) == NUMBER
+    assert charge.send_many((n,) for n in range(NUMBER)) == NUMBER
     assert {audit.enqueue_count for audit in audits(durable)} == {0}
     silence.setblocking(False)
     attempts = 0
@@ -251,8 +220,8 @@ def test_a_job_whose_list_in_a_hook_after_it_is_refused_is_not_complete(
     stub_broker, stub_durable, charge, ran, work, clock, monitor, audits
 ):
     """As with a single send there."""
-    actor = charge(max_payload_size=1_000)
-    lists = [lambda: actor.send_many([("x" * 1_000,)]), lambda: actor.send_many([(1,), (2,)])]
+    charge(max_payload_size=1_000)
+    lists = [lambda: charge.send_many([("x" * 1_000,)]), lambda: charge.send_many([(1,), (2,)])]
     stub_broker.add_middleware(Following(lists))
     first = durable_actor(lambda: None, actor_name="first")
     first.send()

@@ -1,36 +1,11 @@
 """``send_many()`` while the broker, the database or the sender fails: all of a list or nothing of it."""
 
-import threading
-
 import pytest
 from dramatiq.brokers.redis import RedisBroker
 
 from dramatiq_durable import AuditWriteFailed, DurableMiddleware, durable_actor
 
 NUMBER = 200
-
-
-@pytest.fixture
-def ran():
-    return []
-
-
-@pytest.fixture
-def charge(ran):
-    """Declared when a test first asks, after its middleware."""
-    return lambda **options: durable_actor(ran.append, actor_name="charge", **options)
-
-
-@pytest.fixture
-def recover(work, monitor):
-    """Work, and have the monitor send what is due, until nothing is."""
-
-    def run():
-        work()
-        while monitor.run_once().recovered:
-            work()
-
-    return run
 
 
 # The broker
@@ -48,17 +23,24 @@ class Noting(DurableMiddleware):
 @pytest.mark.parametrize("use_of_the_queue", ["first", "later"])
 @pytest.mark.parametrize("where", ["alone", "in a transaction"])
 def test_a_list_is_sent_by_the_monitor_when_the_broker_was_down(
-    far_broker, sqlite_db, charge, ran, recover, work, audits, use_of_the_queue, where, caplog
+    far_broker,
+    sqlite_db,
+    make_durable,
+    charge,
+    ran,
+    recover,
+    work,
+    audits,
+    use_of_the_queue,
+    where,
+    caplog,
 ):
-    durable = Noting(sqlite_db)
-    far_broker.add_middleware(durable)
-    durable.create_tables()
-    actor = charge()
+    durable = make_durable(far_broker, sqlite_db, Noting)
     if use_of_the_queue == "later":
-        actor.send("before")
+        charge.send("before")
         work()
         ran.clear()
-    messages = [actor.message(n) for n in range(70)]
+    messages = [charge.message(n) for n in range(70)]
     if where == "alone":
         far_broker.proxy.down()
         assert durable.send_many(messages) == 70
@@ -74,7 +56,6 @@ def test_a_list_is_sent_by_the_monitor_when_the_broker_was_down(
     recover()
     assert sorted(ran) == list(range(70))
     assert {(a.state, a.enqueue_count) for a in audits(durable)} == {("completed", 1)}
-    durable.store.connections.close()
 
 
 @pytest.mark.failure(3)
@@ -88,7 +69,7 @@ def test_a_list_is_sent_whole_although_the_broker_dies_in_the_middle(
         if sent >= number:
             far_broker.proxy.down()
 
-    assert charge().send_many(((n,) for n in range(NUMBER)), progress=die) == NUMBER
+    assert charge.send_many(((n,) for n in range(NUMBER)), progress=die) == NUMBER
     counts = [audit.enqueue_count for audit in audits(durable)]
     assert len(counts) == NUMBER
     assert number <= counts.count(1) < NUMBER
@@ -129,9 +110,9 @@ def test_a_redis_without_memory_costs_no_job_of_a_list(
 ):
     broker = use(RedisBroker(url=own_redis("--maxmemory-policy", "noeviction").url))
     durable = make_durable(broker, sqlite_db)
-    actor = charge()
+    charge()
     broker.client.config_set("maxmemory", 1)
-    actor.send_many((n,) for n in range(70))
+    charge.send_many((n,) for n in range(70))
     assert waiting(broker) == 0
     assert {audit.enqueue_count for audit in audits(durable)} == {0}
 
@@ -143,17 +124,12 @@ def test_a_redis_without_memory_costs_no_job_of_a_list(
 
 @pytest.mark.parity(32)
 @pytest.mark.failure(36)
-@pytest.mark.parametrize("where", ["alone", "in a transaction"])
 def test_a_list_that_still_waits_in_redis_is_not_sent_again(
-    redis_broker, db, make_durable, charge, waiting, monitor, clock, where
+    redis_broker, db, make_durable, charge, waiting, monitor, clock, within
 ):
     make_durable(redis_broker, db)
-    actor = charge()
-    if where == "alone":
-        actor.send_many((n,) for n in range(70))
-    else:
-        with db.atomic():
-            actor.send_many((n,) for n in range(70))
+    with within(db):
+        charge.send_many((n,) for n in range(70))
     clock.move(minutes=12)
     monitor.run_once()
     assert waiting(redis_broker) == 70
@@ -185,7 +161,7 @@ def test_an_audit_failed_that_does_not_raise_sends_a_list_without_audits(
     broker, tmp_path, charge, waiting, eventually
 ):
     broker.add_middleware(Lenient(f"sqlite:///{tmp_path}/missing/audits.db"))
-    assert charge().send_many((n,) for n in range(70)) == 70
+    assert charge.send_many((n,) for n in range(70)) == 70
     eventually(lambda: waiting(broker) == 70)
 
 
@@ -194,9 +170,8 @@ def test_an_audit_failed_that_does_not_raise_sends_a_list_without_audits(
 def test_a_database_that_dies_leaves_neither_audits_nor_messages(
     stub_broker, far, charge, ran, waiting, audits, work, dies_at
 ):
-    actor = charge()
-    actor.send("warm up")
-    messages = [actor.message(n) for n in range(NUMBER)]
+    charge.send("warm up")
+    messages = [charge.message(n) for n in range(NUMBER)]
     if dies_at is None:
         far.proxy.down()
     else:
@@ -219,9 +194,8 @@ def test_a_database_that_dies_leaves_neither_audits_nor_messages(
 def test_a_connection_that_is_lost_on_the_way_goes_unnoticed(
     stub_broker, far, charge, ran, audits, work, lost_at
 ):
-    actor = charge()
-    actor.send("warm up")
-    messages = [actor.message(n) for n in range(NUMBER)]
+    charge.send("warm up")
+    messages = [charge.message(n) for n in range(NUMBER)]
     far.proxy.lose_the_reply_to(lost_at if lost_at == "COMMIT" else messages[lost_at].message_id)
     assert far.send_many(messages) == NUMBER
     assert far.proxy.cuts == 1
@@ -232,15 +206,14 @@ def test_a_connection_that_is_lost_on_the_way_goes_unnoticed(
 
 @pytest.mark.failure(4)
 def test_of_a_list_whose_commit_is_not_answered_no_job_runs_twice(
-    stub_broker, far, charge, ran, audits, work, clock, monitor
+    far, charge, ran, audits, work, recover, clock
 ):
     """What became of the audits nobody can know then; here they are written, and will be recovered."""
-    actor = charge()
-    actor.send("warm up")
+    charge.send("warm up")
     work()
     far.proxy.lose_the_reply_to("COMMIT", then_down=True)
     with pytest.raises(AuditWriteFailed):
-        actor.send_many((n,) for n in range(NUMBER))
+        charge.send_many((n,) for n in range(NUMBER))
     assert far.proxy.cuts == 1
 
     far.proxy.up()
@@ -248,32 +221,17 @@ def test_of_a_list_whose_commit_is_not_answered_no_job_runs_twice(
     assert ran == ["warm up"]
     assert len(audits(far)) == NUMBER + 1
     clock.move(minutes=11)
-    while monitor.run_once().recovered:
-        work()
+    recover()
     assert sorted(ran[1:]) == list(range(NUMBER))
 
 
 @pytest.mark.failure(39)
 def test_lists_of_the_same_messages_in_opposite_orders_are_written_beside_each_other(
-    stub_broker, db, make_durable, charge, ran, work, audits
+    db_durable, charge, ran, work, audits, send_beside_each_other
 ):
-    durable = make_durable(stub_broker, db)
-    actor = charge()
-    messages = [actor.message(n) for n in range(NUMBER)]
-    sent = []
-    together = threading.Barrier(4)
-
-    def send(order):
-        together.wait()
-        sent.append(durable.send_many(order))
-
+    messages = [charge.message(n) for n in range(NUMBER)]
     orders = [messages, messages[::-1], messages[100:] + messages[:100], messages[::-2]]
-    threads = [threading.Thread(target=send, args=(order,)) for order in orders]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert sorted(sent) == [NUMBER // 2, NUMBER, NUMBER, NUMBER]
-    assert len(audits(durable)) == NUMBER
+    assert send_beside_each_other(db_durable, orders) == [NUMBER // 2, NUMBER, NUMBER, NUMBER]
+    assert len(audits(db_durable)) == NUMBER
     work()
     assert sorted(ran) == list(range(NUMBER))

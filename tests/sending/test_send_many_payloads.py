@@ -5,32 +5,16 @@ import peewee
 import pytest
 from dramatiq.encoder import PickleEncoder
 
-from dramatiq_durable import Audit, DurableMiddleware, durable_actor
+from dramatiq_durable import Audit, DurableMiddleware
 from dramatiq_durable.errors import PayloadTooLarge
 
 
-@pytest.fixture
-def ran():
-    return []
-
-
-@pytest.fixture
-def charge(ran):
-    """Declared when a test first asks, after its middleware."""
-
-    def declare(**options):
-        return durable_actor(ran.append, actor_name="charge", **options)
-
-    return declare
-
-
-def test_the_audits_of_a_list_are_like_those_of_single_sends(stub_broker, db, make_durable, charge):
-    durable = make_durable(stub_broker, db)
-    actor = charge(job_timeout=123_000, heartbeat_interval=1_000)
-    single = durable.store.get(actor.send_with_options(args=("é\0\\'\"",)).message_id)
-    message = actor.message("é\0\\'\"")
-    durable.send_many([message])
-    other = durable.store.get(message.message_id)
+def test_the_audits_of_a_list_are_like_those_of_single_sends(db_durable, charge, audit_of):
+    charge(job_timeout=123_000, heartbeat_interval=1_000)
+    single = audit_of(charge.send("é\0\\'\""))
+    message = charge.message("é\0\\'\"")
+    db_durable.send_many([message])
+    other = audit_of(message)
     varies = {"id", "message_id", "payload", "created_at", "scheduled_at", "enqueued_at", "due_at"}
     for name in set(single.__data__) - varies:
         assert getattr(other, name) == getattr(single, name), name
@@ -43,13 +27,12 @@ def test_the_audits_of_a_list_are_like_those_of_single_sends(stub_broker, db, ma
 @pytest.mark.failure(11)
 @pytest.mark.parity(5)
 def test_hundred_payloads_of_300_000_characters_are_stored_whole(
-    stub_broker, db, make_durable, charge, waiting, audits, decoded
+    stub_broker, db_durable, charge, waiting, audits, decoded
 ):
-    durable = make_durable(stub_broker, db)
     texts = [f"{n} \\ é \0 ' 😀" + "x" * 300_000 for n in range(100)]
-    charge().send_many((text,) for text in texts)
+    charge.send_many((text,) for text in texts)
     assert waiting(stub_broker) == 100
-    stored = [durable.store.get(audit.message_id) for audit in audits(durable)]
+    stored = [db_durable.store.get(audit.message_id) for audit in audits(db_durable)]
     stored.sort(key=lambda audit: audit.id)
     assert [decoded(audit)["args"] for audit in stored] == [[text] for text in texts]
 
@@ -68,7 +51,7 @@ def test_pickled_objects_come_through_a_re_send(
 ):
     make_durable(redis_broker, db)
     objects = [{n, b"\xff\0\\"} for n in range(70)]
-    charge().send_many((each,) for each in objects)
+    charge.send_many((each,) for each in objects)
     redis_broker.flush_all()
     clock.move(minutes=11)
     monitor.run_once()
@@ -81,12 +64,11 @@ def test_pickled_objects_come_through_a_re_send(
 def test_one_argument_that_cannot_be_encoded_refuses_the_list(
     redis_broker, redis_durable, charge, waiting, audits, bad
 ):
-    actor = charge()
     with pytest.raises(TypeError, match="not JSON serializable"):
-        actor.send_many((object() if n == bad else n,) for n in range(100))
+        charge.send_many((object() if n == bad else n,) for n in range(100))
     assert audits(redis_durable) == []
     assert waiting(redis_broker) == 0
-    assert actor.send_many((n,) for n in range(100)) == 100
+    assert charge.send_many((n,) for n in range(100)) == 100
 
 
 @pytest.mark.failure(9)
@@ -95,13 +77,13 @@ def test_one_argument_that_cannot_be_encoded_refuses_the_list(
 def test_one_payload_over_the_limit_refuses_the_list(
     broker, durable, charge, ran, work, audits, bad
 ):
-    actor = charge(max_payload_size=1000)
+    charge(max_payload_size=1000)
     with pytest.raises(PayloadTooLarge):
-        actor.send_many(("x" * (1000 if n == bad else 100),) for n in range(100))
+        charge.send_many(("x" * (1000 if n == bad else 100),) for n in range(100))
     assert audits(durable) == []
     work()
     assert ran == []
-    assert actor.send_many(("x" * 100,) for n in range(100)) == 100
+    assert charge.send_many(("x" * 100,) for n in range(100)) == 100
 
 
 @pytest.mark.failure(52)
@@ -109,7 +91,7 @@ def test_signed_audits_are_accepted_by_their_key_only(
     stub_broker, db, make_durable, charge, ran, work, monitor, clock, audits
 ):
     durable = make_durable(stub_broker, db, signing_key="a secret of sixteen bytes")
-    charge().send_many([(n,) for n in range(70)])
+    charge.send_many([(n,) for n in range(70)])
     stub_broker.flush_all()
     [altered, *rest] = audits(durable)
     assert len({audit.signature for audit in rest} - {None}) == 69
@@ -121,7 +103,9 @@ def test_signed_audits_are_accepted_by_their_key_only(
     assert "sign" in durable.store.get(altered.message_id).last_error
 
 
-def test_columns_of_the_application_are_filled_for_each(stub_broker, db, charge, ran, work):
+def test_columns_of_the_application_are_filled_for_each(
+    stub_broker, db, make_durable, charge, ran, work
+):
     class RankedAudit(Audit):
         rank = peewee.IntegerField(null=True)
         region = peewee.CharField(null=True)
@@ -135,14 +119,11 @@ def test_columns_of_the_application_are_filled_for_each(stub_broker, db, charge,
             rank = message.args[0]
             return {"rank": rank, "region": peewee.fn.UPPER("eu")} if rank % 2 else {"rank": rank}
 
-    durable = Ranked(db, audit_model=RankedAudit)
-    stub_broker.add_middleware(durable)
-    durable.create_tables()
-    charge().send_many([(n,) for n in range(130)])
+    durable = make_durable(stub_broker, db, Ranked, audit_model=RankedAudit)
+    charge.send_many([(n,) for n in range(130)])
     with db.atomic():
-        durable.send_many([dramatiq.get_broker().get_actor("charge").message(130)])
+        durable.send_many([charge.message(130)])
     cursor = db.execute_sql("SELECT rank, region FROM ranked_audits ORDER BY id")
     assert list(cursor.fetchall()) == [(n, "EU" if n % 2 else None) for n in range(131)]
     work()
     assert ran == list(range(131))
-    durable.store.connections.close()

@@ -12,17 +12,6 @@ class Broken(Exception):
     """What an iterator raises."""
 
 
-@pytest.fixture
-def ran():
-    return []
-
-
-@pytest.fixture
-def charge(ran):
-    """Declared when a test first asks, after its middleware."""
-    return lambda **options: durable_actor(ran.append, actor_name="charge", **options)
-
-
 @pytest.mark.parametrize("bad", [0, 65])
 @pytest.mark.parametrize("broker", ["redis", "rabbitmq-confirm", "stub"], indirect=True)
 def test_an_iterator_that_raises_leaves_neither_audits_nor_messages(
@@ -32,9 +21,8 @@ def test_an_iterator_that_raises_leaves_neither_audits_nor_messages(
         yield from ((n,) for n in range(bad))
         raise Broken
 
-    actor = charge()
     with pytest.raises(Broken):
-        actor.send_many(arguments())
+        charge.send_many(arguments())
     assert audits(durable) == []
     assert waiting(broker) == 0
 
@@ -76,8 +64,7 @@ def strangers(redis_broker, redis_durable, sqlite_db, work):
 def test_a_message_that_is_not_the_lists_refuses_it(
     redis_broker, redis_durable, charge, strangers, waiting, audits, what, bad
 ):
-    actor = charge()
-    messages = [actor.message(n) for n in range(100)]
+    messages = [charge.message(n) for n in range(100)]
     messages[bad] = strangers[what]
     before = len(audits(redis_durable))
     with pytest.raises(OptionError):
@@ -88,9 +75,8 @@ def test_a_message_that_is_not_the_lists_refuses_it(
 
 @pytest.mark.parametrize("arguments", [[1], ["text"], [None], [{"n": 1}], [{1}]])
 def test_what_is_no_tuple_of_arguments_is_refused(redis_durable, charge, audits, arguments):
-    actor = charge()
     with pytest.raises(OptionError, match="charge"):
-        actor.send_many([(0,), *arguments])
+        charge.send_many([(0,), *arguments])
     assert audits(redis_durable) == []
 
 
@@ -108,8 +94,7 @@ def test_another_middleware_that_refuses_a_message_refuses_the_list(
 
     refuse = Refuse()
     redis_broker.add_middleware(refuse, **{where: DurableMiddleware})
-    actor = charge()
-    messages = [actor.message(n) for n in range(100)]
+    messages = [charge.message(n) for n in range(100)]
     with pytest.raises(MiddlewareError, match="not this one"):
         redis_durable.send_many(messages)
     assert audits(redis_durable) == []
@@ -137,11 +122,10 @@ def test_no_hook_is_told_that_a_message_was_enqueued_before_it_is(
 ):
     enqueued = Enqueued(lambda: (len(audits(durable)), waiting(broker) > 0))
     broker.add_middleware(enqueued)
-    actor = charge()
     with pytest.raises(TypeError):
-        actor.send_many([(0,), (object(),)])
+        charge.send_many([(0,), (object(),)])
     assert enqueued.noted == []
-    actor.send_many([(0,), (1,)])
+    charge.send_many([(0,), (1,)])
     assert [number for number, _ in enqueued.noted] == [2, 2]
     if broker.__class__.__name__ != "RabbitmqBroker":  # it counts what arrives a little later
         assert all(waits for _, waits in enqueued.noted)
@@ -150,11 +134,10 @@ def test_no_hook_is_told_that_a_message_was_enqueued_before_it_is(
 @pytest.mark.failure(7)
 @pytest.mark.parametrize("broker", ["redis", "rabbitmq-confirm", "stub"], indirect=True)
 def test_a_list_sent_again_keeps_its_audits(broker, durable, charge, ran, work, audits):
-    actor = charge()
-    messages = [actor.message(n) for n in range(100)]
+    messages = [charge.message(n) for n in range(100)]
     assert durable.send_many(messages) == 100
     work()
-    more = [actor.message(100), *messages[::-1], actor.message(101)]
+    more = [charge.message(100), *messages[::-1], charge.message(101)]
     assert durable.send_many(more) == 102
     work()
     assert sorted(ran) == list(range(102))
@@ -165,13 +148,11 @@ def test_a_list_sent_again_keeps_its_audits(broker, durable, charge, ran, work, 
 @pytest.mark.failure(7)
 @pytest.mark.parametrize("distance", [1, 63, 64, 65])
 def test_a_message_that_is_twice_in_a_list_has_one_audit(
-    stub_broker, db, make_durable, charge, ran, work, audits, distance
+    db_durable, charge, ran, work, audits, distance
 ):
-    durable = make_durable(stub_broker, db)
-    actor = charge()
-    messages = [actor.message(n) for n in range(100)]
+    messages = [charge.message(n) for n in range(100)]
     messages.insert(distance, messages[0])
-    durable.send_many(messages)
-    assert len(audits(durable)) == 100
+    db_durable.send_many(messages)
+    assert len(audits(db_durable)) == 100
     work()
     assert ran == list(range(100))

@@ -16,17 +16,6 @@ class Changed(Exception):
     """What a callback raises, or makes a transaction roll back."""
 
 
-@pytest.fixture
-def ran():
-    return []
-
-
-@pytest.fixture
-def charge(ran):
-    """Declared when a test first asks, after its middleware."""
-    return lambda **options: durable_actor(ran.append, actor_name="charge", **options)
-
-
 # Progress
 
 
@@ -36,24 +25,28 @@ def counted(db):
     return lambda: db.execute_sql("SELECT COUNT(*) FROM durable_audits").fetchone()[0]
 
 
-def test_progress_may_read_audits(stub_broker, db, make_durable, charge, counted, waiting):
-    durable = make_durable(stub_broker, db)
-
+def test_progress_may_read_audits(stub_broker, db_durable, charge, counted, waiting):
     def look(written, sent):
-        durable.store.list_audits()
+        db_durable.store.list_audits()
 
-    assert charge().send_many(((n,) for n in range(NUMBER)), progress=look) == NUMBER
+    assert charge.send_many(((n,) for n in range(NUMBER)), progress=look) == NUMBER
     assert counted() == waiting(stub_broker) == NUMBER
+
+
+@pytest.fixture
+def reported():
+    return []
+
+
+@pytest.fixture
+def report(db_durable, reported):
+    return durable_actor(lambda *numbers: reported.append(numbers), actor_name="report")
 
 
 # On SQLite it would wait for the transaction that it is called in.
 @pytest.mark.parametrize("database_url", ["postgres", "mariadb"], indirect=True)
-def test_progress_may_send_messages(stub_broker, db, make_durable, charge, counted, ran, work):
-    make_durable(stub_broker, db)
-    reported = []
-    report = durable_actor(lambda *numbers: reported.append(numbers), actor_name="report")
-    actor = charge()
-    assert actor.send_many(((n,) for n in range(NUMBER)), progress=report.send) == NUMBER
+def test_progress_may_send_messages(report, reported, charge, counted, ran, work):
+    assert charge.send_many(((n,) for n in range(NUMBER)), progress=report.send) == NUMBER
     work()
     assert ran == list(range(NUMBER))
     assert (NUMBER, NUMBER) in reported
@@ -61,14 +54,10 @@ def test_progress_may_send_messages(stub_broker, db, make_durable, charge, count
 
 
 def test_progress_in_a_transaction_may_send_messages_which_are_part_of_it(
-    stub_broker, db, make_durable, charge, counted, ran, work
+    db, report, reported, charge, counted, ran, work
 ):
-    make_durable(stub_broker, db)
-    reported = []
-    report = durable_actor(lambda *numbers: reported.append(numbers), actor_name="report")
-    actor = charge()
     with db.atomic():
-        actor.send_many(((n,) for n in range(NUMBER)), progress=report.send)
+        charge.send_many(((n,) for n in range(NUMBER)), progress=report.send)
     work()
     assert ran == list(range(NUMBER))
     assert (NUMBER, 0) in reported
@@ -77,17 +66,15 @@ def test_progress_in_a_transaction_may_send_messages_which_are_part_of_it(
 
 @pytest.mark.parametrize("number", [64, 128, NUMBER])
 def test_when_progress_fails_the_list_after_a_look_at_the_audits_none_is_left(
-    stub_broker, db, make_durable, charge, counted, waiting, number
+    stub_broker, db_durable, charge, counted, waiting, number
 ):
-    durable = make_durable(stub_broker, db)
-
     def fail(written, sent):
-        durable.store.list_audits()
+        db_durable.store.list_audits()
         if written >= number:
             raise Changed
 
     with pytest.raises((Changed, AuditWriteFailed)):
-        charge().send_many(((n,) for n in range(NUMBER)), progress=fail)
+        charge.send_many(((n,) for n in range(NUMBER)), progress=fail)
     assert counted() == waiting(stub_broker) == 0
 
 
@@ -101,7 +88,7 @@ def test_progress_that_raises_after_the_commit_keeps_nothing_back(
         if sent:
             raise Changed
 
-    assert charge().send_many(((n,) for n in range(NUMBER)), progress=fail) == NUMBER
+    assert charge.send_many(((n,) for n in range(NUMBER)), progress=fail) == NUMBER
     work()
     assert sorted(ran) == list(range(NUMBER))
 
@@ -110,16 +97,14 @@ def test_progress_that_raises_after_the_commit_keeps_nothing_back(
 
 
 def test_the_iterator_may_have_a_transaction_of_its_own(
-    stub_broker, db, make_durable, charge, ran, work, waiting
+    stub_broker, db, db_durable, charge, ran, work, waiting
 ):
-    make_durable(stub_broker, db)
-
     def arguments():
         with db.atomic():
             for n in range(NUMBER):
                 yield (n,)
 
-    charge().send_many(arguments())
+    charge.send_many(arguments())
     assert waiting(stub_broker) == NUMBER
     work()
     assert ran == list(range(NUMBER))
@@ -157,15 +142,14 @@ def test_a_message_that_a_hook_sends_is_sent_whatever_becomes_of_the_list(
     ways = {"plain": plain.send, "durable": tell.send, "many": lambda n: tell.send_many([(n,)])}
     telling = Telling(ways[kind])
     broker.add_middleware(telling)
-    actor = charge()
     if becomes == "sent":
-        actor.send_many([(1,), (2,)])
+        charge.send_many([(1,), (2,)])
     elif becomes == "refused":
         with pytest.raises(TypeError):
-            actor.send_many([(1,), (2,), (object(),)])
+            charge.send_many([(1,), (2,), (object(),)])
     else:
         with pytest.raises(Changed), sqlite_db.atomic():
-            actor.send_many([(1,), (2,)])
+            charge.send_many([(1,), (2,)])
             raise Changed
     work()
     assert sorted(ran) == ([1, 2] if becomes == "sent" else [])
@@ -178,15 +162,15 @@ def test_a_message_that_a_hook_sends_is_sent_whatever_becomes_of_the_list(
 
 @pytest.mark.parametrize("broker", ["redis", "stub"], indirect=True)
 def test_an_application_may_wrap_the_enqueue_of_its_broker(broker, durable, charge, ran, work):
-    actor = charge()
+    charge()
     inner = broker.enqueue
 
     def traced(message, *, delay=None):
         return inner(message, delay=delay)
 
     broker.enqueue = traced
-    actor.send(0)
-    assert actor.send_many([(1,), (2,)]) == 2
+    charge.send(0)
+    assert charge.send_many([(1,), (2,)]) == 2
     work()
     assert ran == [0, 1, 2]
 
@@ -199,27 +183,24 @@ class Raising(DurableMiddleware):
 
 
 def test_an_enqueue_failed_that_raises_keeps_no_other_message_back(
-    refusing_broker, sqlite_db, charge, ran, work, monitor
+    refusing_broker, sqlite_db, make_durable, charge, ran, work, monitor
 ):
-    durable = Raising(sqlite_db)
-    refusing_broker.add_middleware(durable)
-    durable.create_tables()
+    make_durable(refusing_broker, sqlite_db, Raising)
     refusing_broker.refuses = lambda message, delay: message.args[0] == 1
     with pytest.raises(Changed):
-        charge().send_many((n,) for n in range(NUMBER))
+        charge.send_many((n,) for n in range(NUMBER))
     refusing_broker.refuses = None
     work()
     monitor.run_once()
     work()
     assert sorted(ran) == list(range(NUMBER))
-    durable.store.connections.close()
 
 
 # Columns
 
 
 def test_columns_that_are_expressions_come_through_a_list_that_is_not_kept_in_memory(
-    stub_broker, sqlite_db, charge, ran, work
+    stub_broker, sqlite_db, make_durable, charge
 ):
     class RegionAudit(Audit):
         region = peewee.CharField(null=True)
@@ -232,48 +213,40 @@ def test_columns_that_are_expressions_come_through_a_list_that_is_not_kept_in_me
         def audit_columns(self, broker, message):
             return {"region": peewee.fn.UPPER("eu")}
 
-    durable = Regions(sqlite_db, audit_model=RegionAudit)
-    stub_broker.add_middleware(durable)
-    durable.create_tables()
-    charge().send_many((str(n) + "x" * 300_000,) for n in range(60))
+    make_durable(stub_broker, sqlite_db, Regions, audit_model=RegionAudit)
+    charge.send_many((str(n) + "x" * 300_000,) for n in range(60))
     cursor = sqlite_db.execute_sql("SELECT region FROM region_audits")
     assert cursor.fetchall() == [("EU",)] * 60
-    durable.store.connections.close()
 
 
 # Messages that were sent before, and monitors
 
 
 @pytest.mark.failure(7)
-@pytest.mark.parametrize("where", ["alone", "in a transaction"])
 def test_a_second_list_that_the_broker_refuses_leaves_when_the_first_is_due(
-    refusing_broker, sqlite_db, make_durable, charge, audits, where
+    refusing_broker, sqlite_db, make_durable, charge, audits, within
 ):
     durable = make_durable(refusing_broker, sqlite_db)
-    actor = charge()
-    messages = [actor.message(n) for n in range(70)]
+    messages = [charge.message(n) for n in range(70)]
     durable.send_many(messages)
     before = [(a.message_id, a.due_at, a.enqueue_count) for a in audits(durable)]
     refusing_broker.refuses = lambda message, delay: True
-    if where == "alone":
+    with within(sqlite_db):
         durable.send_many(messages)
-    else:
-        with sqlite_db.atomic():
-            durable.send_many(messages)
     assert [(a.message_id, a.due_at, a.enqueue_count) for a in audits(durable)] == before
 
 
 def test_a_list_of_a_rolled_back_savepoint_is_no_reason_to_warn(
     broker, durable, sqlite_db, charge, caplog
 ):
-    actor = charge()
+    charge()
     caplog.clear()
     caplog.set_level(logging.INFO)
     with sqlite_db.atomic():
         with pytest.raises(Changed), sqlite_db.atomic():
-            actor.send_many((n,) for n in range(70))
+            charge.send_many((n,) for n in range(70))
             raise Changed
-        actor.send_many((n,) for n in range(70))
+        charge.send_many((n,) for n in range(70))
     assert [r.getMessage() for r in caplog.records if r.name.startswith("dramatiq_durable")] == []
 
 
@@ -283,12 +256,12 @@ def test_what_a_monitor_has_sent_meanwhile_the_sender_does_not_send(
     broker, durable, charge, ran, work, monitor
 ):
     at_once = {"job_timeout": 1, "heartbeat_interval": None, "backoff": lambda count: timedelta(0)}
-    actor = charge(**at_once)
+    charge(**at_once)
 
     def watch(written, sent):
         if 0 < sent < NUMBER:
             monitor.run_once()
 
-    assert actor.send_many(((n,) for n in range(NUMBER)), progress=watch) == NUMBER
+    assert charge.send_many(((n,) for n in range(NUMBER)), progress=watch) == NUMBER
     work()
     assert sorted(ran) == list(range(NUMBER))

@@ -21,27 +21,8 @@ def durable(stub_broker, db, make_durable):
 
 
 @pytest.fixture
-def ran():
-    return []
-
-
-@pytest.fixture
-def charge(durable, ran):
-    return durable_actor(ran.append, actor_name="charge", max_payload_size=1000)
-
-
-@pytest.fixture
-def finish(work, clock, monitor):
-    """Work, and everything that monitors would ever make of what is in the database."""
-
-    def run():
-        work()
-        for _ in range(2):
-            clock.move(hours=2)
-            monitor.run_once()
-            work()
-
-    return run
+def charge(durable, charge):
+    return charge(max_payload_size=1000)
 
 
 def many(name="many", number=NUMBER):
@@ -158,7 +139,7 @@ def test_of_a_refused_list_nothing_is_left_in_the_transaction(
 
 
 @pytest.fixture
-def unique(stub_broker, db, ran):
+def unique(stub_broker, db, ran, make_durable):
     """An actor whose audits have a UNIQUE column of the application, its argument."""
 
     class UniqueAudit(Audit):
@@ -172,12 +153,9 @@ def unique(stub_broker, db, ran):
         def audit_columns(self, broker, message):
             return {"order_id": message.args[0]}
 
-    durable = Unique(db, audit_model=UniqueAudit)
-    stub_broker.add_middleware(durable)
-    durable.create_tables()
+    make_durable(stub_broker, db, Unique, audit_model=UniqueAudit)
     db.execute_sql("CREATE UNIQUE INDEX one_of_each ON unique_audits (order_id)")
-    yield durable_actor(ran.append, actor_name="unique")
-    durable.store.connections.close()
+    return durable_actor(ran.append, actor_name="unique")
 
 
 @pytest.mark.failure(5)
@@ -277,18 +255,14 @@ def test_the_list_may_come_from_a_query_of_the_application(charge, db, ran, work
     assert ran == list(range(1000))
 
 
-@pytest.mark.parametrize("where", ["alone", "in a transaction"])
-def test_the_iterator_may_send_messages_and_lists_itself(charge, db, ran, finish, where):
+def test_the_iterator_may_send_messages_and_lists_itself(charge, db, ran, finish, within):
     def arguments():
         yield ("one",)
         charge.send("single")
         charge.send_many(many())
         yield ("two",)
 
-    if where == "alone":
+    with within(db):
         charge.send_many(arguments())
-    else:
-        with db.atomic():
-            charge.send_many(arguments())
     finish()
     assert sorted(ran) == sorted(["one", "single", "two", *names(many())])

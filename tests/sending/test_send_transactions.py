@@ -21,31 +21,8 @@ def durable(stub_broker, db, make_durable):
 
 
 @pytest.fixture
-def ran():
-    return []
-
-
-@pytest.fixture
-def charge(durable, ran):
-    @durable_actor
-    def charge(order_id):
-        ran.append(order_id)
-
-    return charge
-
-
-@pytest.fixture
-def finish(work, clock, monitor):
-    """Work, and everything that monitors would ever make of what is in the database."""
-
-    def run():
-        work()
-        for _ in range(2):
-            clock.move(hours=2)
-            monitor.run_once()
-            work()
-
-    return run
+def charge(durable, charge):
+    return charge()
 
 
 @pytest.mark.parametrize("begin", ["atomic", "transaction"])
@@ -252,14 +229,9 @@ def test_callbacks_of_the_application_run_beside_ours(charge, db, ran, work):
     assert ran == [1]
 
 
-def test_an_in_memory_database_sends_at_once(stub_broker, make_durable, waiting, work):
+def test_an_in_memory_database_sends_at_once(stub_broker, make_durable, ran, waiting, work):
     durable = make_durable(stub_broker, "sqlite:///:memory:")
-    ran = []
-
-    @durable_actor
-    def charge(order_id):
-        ran.append(order_id)
-
+    charge = durable_actor(ran.append, actor_name="charge")
     with durable.store.database.atomic():
         message = charge.send(1)
         assert waiting(stub_broker) == 1
