@@ -119,11 +119,11 @@ class Bulk:
         pipelining = self._hooks.pipelining
         if self._collects:
             try:
-                return pipelining.collect(lambda: push(pipelining.push, first, delay), first)
+                return pipelining.collect(lambda enqueue: push(enqueue, first, delay), first)
             except MiddlewareError:
                 raise
             except Exception as error:  # noqa: BLE001 - whatever a broker raises, the audits are written
-                # For its first push a RedisBroker asks Redis for a number.
+                # For its first push a RedisBroker asks Redis for a number, and RabbitMQ's declares the queue.
                 logger.debug("The broker is not there: %s", reason(error))
                 self._collects = False
         if first.audit is None:

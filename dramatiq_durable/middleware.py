@@ -22,7 +22,7 @@ from .groups import send_groups_together
 from .messages import epoch_of
 from .options import ACTOR_DEFAULTS, check_name, check_together, checked, resolve
 from .overrides import Overrides
-from .pipelining import Pipelining
+from .pipelining import pipelining_of
 from .redaction import redact_actor_logs, redact_worker_logs
 from .registry import AnyActor
 from .sending import Enqueue, following_up, forget_enqueued_again, note_delayed, was_enqueued_again
@@ -164,7 +164,7 @@ class DurableMiddleware(Overrides, Asynchronous, Middleware):
         if sum(isinstance(each, DurableMiddleware) for each in broker.middleware) > 1:
             raise OptionError("the broker has two DurableMiddleware; add one")
         super().bind(broker)
-        self.pipelining = Pipelining(broker)
+        self.pipelining = pipelining_of(broker)
         broker.enqueue = Enqueue(self, broker)  # type: ignore[method-assign]
         send_groups_together()
         # Only RabbitMQ's has it.

@@ -6,7 +6,7 @@ import argparse
 import time
 from collections.abc import Callable, Iterable
 
-from . import away, bulk, cleanup, connections, end_to_end, loop, recover, scale, send
+from . import away, bulk, cleanup, connections, end_to_end, loop, rabbitmq, recover, scale, send
 from .rounds import ROUNDS
 from .versions import versions
 
@@ -14,6 +14,7 @@ from .versions import versions
 BENCHMARKS: dict[str, Callable[[int], Iterable[str]]] = {
     "send": send.benchmark,
     "bulk": bulk.benchmark,
+    "rabbitmq": rabbitmq.run,
     "end-to-end": end_to_end.benchmark,
     "away": away.benchmark,
     "loop": loop.benchmark,

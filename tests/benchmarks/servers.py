@@ -14,6 +14,7 @@ import psycopg
 import pymysql
 
 from tests.support.databases import MariadbServer, PostgresServer
+from tests.support.rabbitmq import RabbitmqServer
 from tests.support.servers import RedisServer, Server
 
 S = TypeVar("S", bound=Server)
@@ -25,6 +26,10 @@ class Servers(ExitStack):
     @cached_property
     def redis(self) -> RedisServer:
         return self._started(RedisServer())
+
+    @cached_property
+    def rabbitmq(self) -> RabbitmqServer:
+        return self._started(RabbitmqServer())
 
     @cached_property
     def postgres(self) -> PostgresServer:

@@ -4,6 +4,7 @@ import signal
 from pathlib import Path
 
 import pytest
+from dramatiq.brokers.redis import RedisBroker
 
 NUMBER = 200
 
@@ -26,10 +27,12 @@ SOURCE = """
 
 
     def die_at_the_push(number):
-        "Of so many messages, or pipelines of them."
+        "Of so many messages, or pipelines of them; the first wait for a RabbitMQ that confirms is for a connection."
         redis.client.Pipeline.execute = _after(number, redis.client.Pipeline.execute)
         channel = pika.adapters.blocking_connection.BlockingChannel
         channel.basic_publish = _after(number, channel.basic_publish)
+        loop = pika.adapters.select_connection.IOLoop
+        loop.start = _after(number, loop.start)
 
 
     def _after(number, call):
@@ -41,7 +44,10 @@ SOURCE = """
 
 
     url = os.environ["BROKER_URL"]
-    broker = RedisBroker(url=url) if url.startswith("redis") else RabbitmqBroker(url=url)
+    if url.startswith("redis"):
+        broker = RedisBroker(url=url)
+    else:
+        broker = RabbitmqBroker(url=url, confirm_delivery="CONFIRM" in os.environ)
     db = connect(os.environ["DATABASE_URL"])
     durable = DurableMiddleware(db)
     broker.add_middleware(durable)
@@ -96,35 +102,42 @@ IN_THE_TRANSACTION = """
 
 
 @pytest.fixture
-def die(app, database_url):
-    """``die(broker_url, code)``: run *code* in a process, which ends by SIGKILL."""
+def die(app, broker, broker_url, database_url):
+    """``die(code)``: run *code* in a process, which ends by SIGKILL."""
+    confirm = {"CONFIRM": "1"} if getattr(broker, "confirm_delivery", False) else {}
 
-    def run(broker_url, code):
-        dead = app(SOURCE, BROKER_URL=broker_url, DATABASE_URL=database_url).python(code)
+    def run(code):
+        urls = {"BROKER_URL": broker_url, "DATABASE_URL": database_url}
+        dead = app(SOURCE, **urls, **confirm).python(code)
         assert dead.returncode == -signal.SIGKILL, dead.stderr
 
     return run
 
 
-@pytest.fixture(params=["redis", "rabbitmq"])
-def broker_url(request):
-    return request.getfixturevalue(f"{request.param}_url")
+@pytest.fixture(params=["redis", "rabbitmq", "rabbitmq-confirm"])
+def broker(broker):
+    return broker
 
 
 @pytest.fixture
-def durable(request, broker_url, db, make_durable):
-    """On the broker at *broker_url*."""
-    kind = "redis" if broker_url.startswith("redis") else "rabbitmq"
-    return make_durable(request.getfixturevalue(f"{kind}_broker"), db)
+def broker_url(request, broker):
+    return request.getfixturevalue(
+        f"{'redis' if isinstance(broker, RedisBroker) else 'rabbitmq'}_url"
+    )
+
+
+@pytest.fixture
+def durable(broker, db, make_durable):
+    return make_durable(broker, db)
 
 
 @pytest.mark.failure(1)
 @pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
 @pytest.mark.parametrize("number", [1, 3])
 def test_a_list_runs_although_its_sender_died_at_a_push(
-    durable, broker_url, die, charge, ran, recover, clock, audits, number
+    durable, die, charge, ran, recover, clock, audits, number
 ):
-    die(broker_url, AT_A_PUSH.format(number=number))
+    die(AT_A_PUSH.format(number=number))
     assert len(audits(durable)) == NUMBER + 1
     charge()
     recover()
@@ -147,9 +160,9 @@ def test_a_list_runs_although_its_sender_died_at_a_push(
 @pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
 @pytest.mark.parametrize("number", [1, 3])
 def test_a_committed_list_runs_within_a_push_lease_although_its_sender_died_at_a_push(
-    durable, broker_url, die, charge, ran, recover, clock, audits, number
+    durable, die, charge, ran, recover, clock, audits, number
 ):
-    die(broker_url, AT_A_PUSH_AFTER_THE_COMMIT.format(number=number))
+    die(AT_A_PUSH_AFTER_THE_COMMIT.format(number=number))
     assert len(audits(durable)) == NUMBER + 1
     charge()
     recover()
@@ -163,11 +176,11 @@ def test_a_committed_list_runs_within_a_push_lease_although_its_sender_died_at_a
 
 
 @pytest.mark.failure(6)
-@pytest.mark.parametrize("broker_url", ["redis"], indirect=True)
+@pytest.mark.parametrize("broker", ["redis"], indirect=True)
 def test_a_committed_list_runs_within_a_push_lease_although_its_sender_died_before_the_push(
-    durable, broker_url, die, charge, ran, recover, clock
+    durable, die, charge, ran, recover, clock
 ):
-    die(broker_url, AFTER_THE_COMMIT)
+    die(AFTER_THE_COMMIT)
     charge()
     recover()
     assert ran == ["before"]
@@ -179,12 +192,12 @@ def test_a_committed_list_runs_within_a_push_lease_although_its_sender_died_befo
 
 @pytest.mark.failure(5)
 @pytest.mark.failure(6)
-@pytest.mark.parametrize("broker_url", ["redis"], indirect=True)
+@pytest.mark.parametrize("broker", ["redis"], indirect=True)
 @pytest.mark.parametrize("code", [BEFORE_THE_COMMIT, IN_THE_TRANSACTION])
 def test_of_a_list_whose_sender_died_before_the_commit_nothing_is_there(
-    durable, broker_url, die, charge, ran, recover, clock, audits, code
+    durable, die, charge, ran, recover, clock, audits, code
 ):
-    die(broker_url, code)
+    die(code)
     assert len(audits(durable)) == 1
     charge()
     clock.move(hours=1)
@@ -219,7 +232,7 @@ MANY = """
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="needs Linux")
 @pytest.mark.parametrize("where", ["alone", "in a transaction"])
 @pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
-@pytest.mark.parametrize("broker_url", ["redis"], indirect=True)
+@pytest.mark.parametrize("broker", ["redis"], indirect=True)
 def test_a_list_from_a_generator_takes_much_less_memory_than_its_messages(
     durable, broker_url, app, database_url, where
 ):

@@ -80,29 +80,49 @@ def test_what_is_no_tuple_of_arguments_is_refused(redis_durable, charge, audits,
     assert audits(redis_durable) == []
 
 
+class Refuse(dramatiq.Middleware):
+    """Refuses the message with *bad* for its argument."""
+
+    def __init__(self, bad):
+        self.bad = bad
+
+    def before_enqueue(self, broker, message, delay):
+        if message.args[0] == self.bad:
+            raise MiddlewareError("not this one")
+
+
 @pytest.mark.parametrize("bad", [0, 69, 99])
 @pytest.mark.parametrize("where", ["before", "after"])
+@pytest.mark.parametrize("broker", ["redis", "rabbitmq-confirm"], indirect=True)
 def test_another_middleware_that_refuses_a_message_refuses_the_list(
-    redis_broker, redis_durable, charge, waiting, audits, bad, where
+    broker, durable, charge, waiting, eventually, audits, bad, where
 ):
-    class Refuse(dramatiq.Middleware):
-        armed = True
-
-        def before_enqueue(self, broker, message, delay):
-            if self.armed and message.args[0] == bad:
-                raise MiddlewareError("not this one")
-
-    refuse = Refuse()
-    redis_broker.add_middleware(refuse, **{where: DurableMiddleware})
+    refuse = Refuse(bad)
+    broker.add_middleware(refuse, **{where: DurableMiddleware})
     messages = [charge.message(n) for n in range(100)]
     with pytest.raises(MiddlewareError, match="not this one"):
-        redis_durable.send_many(messages)
-    assert audits(redis_durable) == []
-    assert waiting(redis_broker) == 0
+        durable.send_many(messages)
+    assert audits(durable) == []
+    assert waiting(broker) == 0
 
-    refuse.armed = False
-    assert redis_durable.send_many(messages) == 100
-    assert len(audits(redis_durable)) == waiting(redis_broker) == 100
+    refuse.bad = None
+    assert durable.send_many(messages) == 100
+    assert len(audits(durable)) == 100
+    eventually(lambda: waiting(broker) == 100)
+
+
+@pytest.mark.parametrize("bad", [0, 69, 99])
+@pytest.mark.parametrize("broker", ["rabbitmq", "stub"], indirect=True)
+def test_a_broker_that_takes_one_message_at_a_time_meets_the_refusal_after_the_commit(
+    broker, durable, charge, waiting, eventually, audits, monitor, audit_of, bad
+):
+    broker.add_middleware(Refuse(bad))
+    messages = [charge.message(n) for n in range(100)]
+    assert durable.send_many(messages) == len(audits(durable)) == 100
+    assert audit_of(messages[bad]).enqueue_count == 0
+    eventually(lambda: waiting(broker) == 99)
+    monitor.run_once()
+    assert "MiddlewareError" in audit_of(messages[bad]).last_error
 
 
 class Enqueued(dramatiq.Middleware):

@@ -9,6 +9,8 @@ from collections.abc import Callable
 from typing import Any
 from urllib.parse import urlsplit
 
+HELD = 20  # seconds that a reply is held back at most
+
 
 class Proxy:
     """Forwards TCP connections to *url*'s port, and fails as a network does.
@@ -26,7 +28,13 @@ class Proxy:
         self._lock = threading.Lock()
         self._marker: bytes | None = None
         self._stay_down = False
+        self._hold_after: bytes | None = None
+        self._hold_until: bytes | None = None
+        self._free = threading.Event()
+        self._free.set()
+        self.held = False
         self.cuts = 0
+        self.accepted = 0
         self.delay = 0.0  # seconds that each piece of data takes, both ways
         self._port = port
         self.up()
@@ -53,8 +61,15 @@ class Proxy:
         for one in sockets:
             _shut(one)
 
+    @property
+    def connections(self) -> int:
+        """How many there are now."""
+        with self._lock:
+            return len(self._sockets) // 2
+
     def close(self) -> None:
         self.delay = 0
+        self._free.set()
         self.down()
         for thread in self._threads:
             thread.join(10)
@@ -67,6 +82,13 @@ class Proxy:
         """
         self._stay_down = then_down
         self._marker = text.encode()
+
+    def hold_replies(self, after: str, until: str) -> None:
+        """Deliver none between the request with *after* and the one with *until*; ``held`` is true when that has begun.
+
+        Who waits for one in between is cut off in the end.
+        """
+        self._hold_after, self._hold_until = after.encode(), until.encode()
 
     def _start(self, target: Callable[..., None], *args: Any) -> None:
         thread = threading.Thread(target=target, args=args, daemon=True)
@@ -91,6 +113,7 @@ class Proxy:
                     _shut(server)
                     return
                 self._sockets |= {client, server}
+                self.accepted += 1
             for one in (client, server):
                 one.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             lost = threading.Event()
@@ -100,17 +123,27 @@ class Proxy:
     def _requests(
         self, client: socket.socket, server: socket.socket, lost: threading.Event
     ) -> None:
+        tail = b""  # a text may come in two pieces
         while data := _read(client):
+            seen = tail + data
+            tail = seen[-100:]
             if self._marker is not None and self._marker in data:
                 self._marker = None
                 lost.set()
+            if self._hold_after is not None and self._hold_after in seen:
+                self._hold_after = None
+                self._free.clear()
+                self.held = True
             time.sleep(self.delay)
             _write(server, data)
+            if self._hold_until is not None and self._hold_until in seen:
+                self._hold_until = None
+                self._free.set()
         self._forget(server)
 
     def _replies(self, client: socket.socket, server: socket.socket, lost: threading.Event) -> None:
         while data := _read(server):
-            if lost.is_set():
+            if lost.is_set() or not self._free.wait(HELD):
                 self.cuts += 1
                 if self._stay_down:
                     self.down()
