@@ -6,7 +6,7 @@ SOURCE = """
     import os
     import dramatiq
     from dramatiq.brokers.redis import RedisBroker
-    from dramatiq_durable.pipelining import Pipelining
+    from dramatiq_durable.pipelining import pipelining_of
     from tests.benchmarks.job import job
 
     broker = RedisBroker(url=os.environ["BROKER_URL"])
@@ -30,7 +30,7 @@ SOURCE = """
     def send_many(count):
         another = RedisBroker(url=os.environ["BROKER_URL"])
         another.declare_queue("default")
-        pipelining = Pipelining(another)
+        pipelining = pipelining_of(another)
         for _ in range(0, count, 64):
             pipelining.push_all([(noop.message(), None) for _ in range(64)])
 """
