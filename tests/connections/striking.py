@@ -90,6 +90,8 @@ def points(act):
 def _is_ours(frame):
     """Whether *frame* is our code, or what that calls without Dramatiq in between."""
     code = frame.f_code
+    if code.co_filename.startswith("<frozen"):
+        return False  # struck where C calls it, as isinstance() does with an ABC, CPython 3.11 may crash
     if code.co_filename.endswith("peewee.py") and code.co_name not in _ON_CONNECTIONS:
         return False
     while frame is not None:
