@@ -170,7 +170,7 @@ class Monitor:
         done, errors = self._pass(awake)
         self._log(done)
         mismatches = [e for e in errors.values() if isinstance(e, SchemaMismatch)]
-        if self._unchecked and len(mismatches) == len(stores):
+        if len(mismatches) == len(stores) and {s.audit for s in stores} <= self._unchecked:
             raise mismatches[0]
         self._resting.note(awake, errors)
 

@@ -17,6 +17,10 @@ import peewee
 _FOR_THE_SESSION = """
     SELECT CASE WHEN pg_backend_pid() = %s THEN set_config(%s, %s, false) END
 """
+
+#: Milliseconds.
+_LONGEST_LIMIT = 2**31 - 1
+
 _FOR_THE_TRANSACTION = "SELECT set_config('lock_timeout', '{}', true); "
 
 
@@ -26,6 +30,11 @@ def limit_lock_waits(lane: peewee.PostgresqlDatabase, timeout: str) -> None:
         connection = lane.connection()
         is_psycopg3 = hasattr(connection, "prepare_threshold")
         connection.cursor_factory = (_psycopg if is_psycopg3 else _psycopg2)(timeout)
+
+
+def limit_waits_of(lane: Any, seconds: float) -> None:
+    """Change what :func:`lift_limits` has lifted: how long statements on *lane* wait for locks."""
+    _set(lane, "lock_timeout", str(min(int(seconds * 1000), _LONGEST_LIMIT)))
 
 
 def lift_limits(lane: peewee.PostgresqlDatabase) -> None:

@@ -64,8 +64,11 @@ def at_signals(stop: Callable[[], None]) -> Iterator[None]:
     finally:
         for signum, handler in handlers.items():
             signal.signal(signum, handler)
-        for signum in came:
-            signal.raise_signal(signum)
+        with (
+            contextlib.ExitStack() as stack
+        ):  # a handler that raises keeps none of the others from its signal
+            for signum in came:
+                stack.callback(signal.raise_signal, signum)
 
 
 def _own_handlers() -> dict[int, Any]:

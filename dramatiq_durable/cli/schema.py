@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from ..middleware import DurableMiddleware
-from ..store import Difference, differences, migrate
+from ..store import Difference, Table, differences, migrate
 from .common import Positive, Problem, broker_argument, modules_argument, on_broker
 from .looking import json_option
 from .printing import counted, print_json
@@ -40,8 +40,8 @@ def create(middleware: DurableMiddleware) -> None:
     middleware.create_tables()
     for store in middleware.stores():
         store.check_table()
-    for table in middleware.tables():
-        click.echo(f"{table.name} is ready")
+    for name in _named(middleware.tables()):
+        click.echo(f"{name} is ready")
 
 
 @schema.command()
@@ -58,16 +58,18 @@ def check(middleware: DurableMiddleware, as_json: bool) -> None:
     Example:
       dramatiq-durable schema check app:broker
     """
-    found = {table.name: differences(table) for table in middleware.tables()}
+    tables = middleware.tables()
+    found = [(name, differences(table)) for name, table in zip(_named(tables), tables, strict=True)]
+    everything = [each for _, some in found for each in some]
     if as_json:
-        print_json([_as_dict(each) for some in found.values() for each in some])
+        print_json(list(map(_as_dict, everything)))
     else:
-        for name, some in found.items():
+        for name, some in found:
             for each in some:
                 click.echo(f"{name}: {each.says}")
             if not some:
                 click.echo(f"{name} is as this version wants it")
-    _refuse([each for some in found.values() for each in some])
+    _refuse(everything)
 
 
 @schema.command("migrate")
@@ -95,7 +97,8 @@ def migrate_(middleware: DurableMiddleware, dry_run: bool, wait: timedelta) -> N
       dramatiq-durable schema migrate app:broker
     """
     left: list[Difference] = []
-    for table in middleware.tables():
+    tables = middleware.tables()
+    for name, table in zip(_named(tables), tables, strict=True):
         if dry_run:
             for each in differences(table):
                 for statement in each.statements:
@@ -104,7 +107,7 @@ def migrate_(middleware: DurableMiddleware, dry_run: bool, wait: timedelta) -> N
             continue
         unmended = migrate(table, wait, _print_sql)
         if not unmended:
-            click.echo(f"{table.name} is ready")
+            click.echo(f"{name} is ready")
         left += unmended
     _refuse(left)
 
@@ -123,6 +126,15 @@ def sql(middleware: DurableMiddleware) -> None:
     for table in middleware.tables():
         for statement in table.ddl():
             _print_sql(statement)
+
+
+def _named(tables: Sequence[Table]) -> list[str]:
+    """The names of *tables*; those in different databases may have the same, and so that of the model, too."""
+    names = [table.name for table in tables]
+    return [
+        name if names.count(name) == 1 else f"{name} of {table.model.__name__}"
+        for name, table in zip(names, tables, strict=True)
+    ]
 
 
 def _print_sql(statement: str) -> None:

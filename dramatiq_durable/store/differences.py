@@ -16,8 +16,8 @@ import peewee
 from ..errors import AccessRefused
 from .tables import Index, Table
 
-#: Under this name PostgreSQL builds an index that takes the place of another.
-_SUCCESSOR = "_new"
+#: What PostgreSQL's names have at the end of an index that is to take the place of another, and how long names are there.
+_SUCCESSOR, _LONGEST = "_new", 63
 
 #: How indexes of former versions were called, after the name of their table.
 _FORMER: tuple[str, ...] = ()
@@ -32,11 +32,11 @@ _INVALID = """
 
 
 class Statement(NamedTuple):
-    """*alone*: outside of a transaction; *undo*: what it leaves behind when it fails is removed by this."""
+    """*alone*: outside of a transaction; *builds*: the index that it leaves half-built when it fails."""
 
     sql: str
     alone: bool = False
-    undo: str | None = None
+    builds: str | None = None
 
 
 @dataclass(frozen=True)
@@ -86,6 +86,12 @@ def differences_on(lane: peewee.Database, table: Table) -> list[Difference]:
     return [*(_of_column(table, field) for field in missing), *_of_indexes(table, lane)]
 
 
+def leftover(lane: peewee.Database, table: Table, statement: Statement) -> str | None:
+    """What drops that which *statement* has left half-built; nothing that somebody else has built meanwhile."""
+    name = statement.builds
+    return None if name is None or name not in _invalid(table, lane) else _drop(table, name)
+
+
 def _of_column(table: Table, field: peewee.Field) -> Difference:
     says = f"the column {field.column_name} is missing"
     sql = table.add_column_statement(field)
@@ -102,14 +108,14 @@ def _of_indexes(table: Table, lane: peewee.Database) -> Iterator[Difference]:
     for index in table.indexes:
         there, like = found.get(index.name), _like(table, index, found.values())
         # What the application declares is its own to change; only where there is none it is made.
-        if like is None and (there is None or index.is_ours):
+        if like is None and (there is None or index.is_ours or not there.valid):
             wanted.add(index.name)
             if there is not None and there.valid:
-                wanted.add(index.name + _SUCCESSOR)
+                wanted.add(_successor(index.name))
             yield Difference(table.name, _says(index, there), _mended(table, index, found))
         elif like is not None:
             wanted.add(like)
-            if like == index.name + _SUCCESSOR:
+            if like == _successor(index.name):
                 wanted.add(index.name)
                 yield Difference(
                     table.name,
@@ -125,13 +131,13 @@ def _of_indexes(table: Table, lane: peewee.Database) -> Iterator[Difference]:
 def _ours(table: Table) -> set[str]:
     names = {index.name for index in table.indexes if index.is_ours}
     former = {f"{table.name}_{name}" for name in _FORMER}
-    return names | former | {name + _SUCCESSOR for name in names}
+    return names | former | set(map(_successor, names))
 
 
 def _like(table: Table, index: Index, found: Iterable[_Found]) -> str | None:
     """The name of one that serves as well: its own if it does, that of another, at last a successor's."""
     names = [each.name for each in found if each.is_like(table, index)]
-    successor = index.name + _SUCCESSOR
+    successor = _successor(index.name)
     return min(names, key=lambda n: (n != index.name, n == successor, n), default=None)
 
 
@@ -162,18 +168,18 @@ def _built(table: Table, index: Index, found: dict[str, _Found]) -> Iterator[Sta
     """How PostgreSQL builds it while others write, and meanwhile keeps what is there."""
     there = found.get(index.name)
     replaced = there is not None and there.valid
-    name = index.name + _SUCCESSOR if replaced else index.name
+    name = _successor(index.name) if replaced else index.name
     if name in found:
         yield Statement(_drop(table, name), alone=True)
     # A unique one that failed would go on to refuse rows.
     create = table.index_statement(index, name, concurrently=True)
-    yield Statement(create, alone=True, undo=_drop(table, name))
+    yield Statement(create, alone=True, builds=name)
     if replaced:
         yield from _succeeded(table, index, there_is_one=True)
 
 
 def _succeeded(table: Table, index: Index, there_is_one: bool) -> tuple[Statement, ...]:
-    successor, name = table.quoted(index.name + _SUCCESSOR), table.identifier(index.name)
+    successor, name = table.quoted(_successor(index.name)), table.identifier(index.name)
     rename = Statement(f"ALTER INDEX {successor} RENAME TO {name}")
     drop = Statement(_drop(table, index.name), alone=True)
     return (drop, rename) if there_is_one else (rename,)
@@ -186,10 +192,19 @@ def _drop(table: Table, name: str) -> str:
     return f"DROP INDEX {concurrently}IF EXISTS {table.quoted(name)}"
 
 
+def _successor(name: str) -> str:
+    # PostgreSQL would cut a longer name, to that of the index itself.
+    return name.encode()[: _LONGEST - len(_SUCCESSOR)].decode(errors="ignore") + _SUCCESSOR
+
+
+def _invalid(table: Table, lane: peewee.Database) -> set[str]:
+    if not table.is_postgres:
+        return set()
+    return {name for (name,) in lane.execute_sql(_INVALID, (table.name, table.schema))}
+
+
 def _found(table: Table, lane: peewee.Database) -> list[_Found]:
-    invalid: set[str] = set()
-    if table.is_postgres:
-        invalid = {name for (name,) in lane.execute_sql(_INVALID, (table.name, table.schema))}
+    invalid = _invalid(table, lane)
     return [
         _Found(
             index.name,

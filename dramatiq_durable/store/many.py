@@ -146,7 +146,11 @@ class Many(Monitoring):
         ]
         due_at = instant(pushed[0][0].due_at)
         if self.takes_arrays:
-            self._write(self._confirm_arrays, due_at=due_at, **_lists(_PUSHED, rows))
+            lists = {"due_at": due_at, **_lists(_PUSHED, rows)}
+            confirm = self._rendered(self._confirm_arrays)
+            confirmed = self.connections.run(lambda lane: confirm.rows(lane, lists))
+            done = {each for [each] in confirmed}
+            self._confirm_locked([each for each in pushed if each[0].stale.id not in done], due_at)
             return
         same = padded(rows, MOST)
         values = [_numbered(name, each) for name, each in _lists(_PUSHED, same).items()]
@@ -163,7 +167,23 @@ class Many(Monitoring):
         # Who claims many locks them in another order, and leaves nothing to confirm.
         free = self._free(rows, of_one, guard)
         confirmed = self._confirmed({name: getattr(free.c, name) for name in _PUSHED})
-        return confirmed.from_(free).where(self.audit.id == free.c.id)
+        return confirmed.from_(free).where(self.audit.id == free.c.id).returning(self.audit.id)
+
+    def _confirm_locked(self, passed_by: Sequence[tuple[Marked, str | None]], due_at: int) -> None:
+        """Most of them are claimed by now; a monitor that lost the mark may have kept one locked for a moment."""
+        if not passed_by:
+            return
+        count, ids = self._ids([marked.stale.id for marked, _ in passed_by])
+        select = self._rendered(self._still_marked, count)
+        left = self.connections.run(lambda lane: select.rows(lane, {"due_at": due_at, **ids}))
+        for marked, broker_message_id in passed_by:
+            if (marked.stale.id,) in left:
+                with suppress(AuditLocked):
+                    self.confirm(marked, broker_message_id)
+
+    def _still_marked(self, count: int) -> Any:
+        marked = _equal(self.audit, self._is_marked())
+        return self.audit.select(self.audit.id).where(self._among(count), *marked)
 
     def _confirm_cases(self, count: int) -> Any:
         audit = self.audit

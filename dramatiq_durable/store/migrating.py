@@ -17,10 +17,11 @@ import peewee
 from dramatiq.logging import get_logger
 
 from ..connections import named
-from ..errors import AccessRefused, DurableError, TableLocked
+from ..errors import AccessRefused, DatabaseUnreachable, DurableError, TableLocked
 from ..faults import REPEATED, Fault, fault_of, first_line
 from ..lanes import LOCK_TIMEOUT, patient
-from .differences import Difference, Statement, differences_on
+from ..poolers import limit_waits_of
+from .differences import Difference, Statement, differences_on, leftover
 from .tables import Table, not_unique
 
 Tell = Callable[[str], None]
@@ -46,7 +47,7 @@ def migrate(table: Table, wait: timedelta, tell: Tell) -> list[Difference]:
     """
     end = time.monotonic() + wait.total_seconds()
     if not table.is_postgres and not table.is_mysql:
-        return table.connections.run(lambda lane: _in_a_transaction(table, lane, end, tell))
+        return _on_sqlite(table, end, tell)
     locked = _locked_on_postgres if table.is_postgres else _locked_on_mysql
     try:
         with locked(table, end) as lane:
@@ -58,11 +59,20 @@ def migrate(table: Table, wait: timedelta, tell: Tell) -> list[Difference]:
         raise _explained(table, fault, error) from error
 
 
-def _in_a_transaction(
-    table: Table, lane: peewee.Database, end: float, tell: Tell
-) -> list[Difference]:
-    with lane.atomic("IMMEDIATE"):
-        return _mend(table, lane, end, tell)
+def _on_sqlite(table: Table, end: float, tell: Tell) -> list[Difference]:
+    def mend(lane: peewee.Database) -> list[Difference]:
+        with lane.atomic("IMMEDIATE"):
+            return _mend(table, lane, end, tell)
+
+    while True:
+        try:
+            return table.connections.run(mend, {})
+        except DatabaseUnreachable as error:
+            cause = error.__cause__
+            if not isinstance(cause, peewee.PeeweeException) or fault_of(cause) not in REPEATED:
+                raise
+            if time.monotonic() > end:
+                raise _explained(table, fault_of(cause), cause) from cause
 
 
 def _mend(table: Table, lane: peewee.Database, end: float, tell: Tell) -> list[Difference]:
@@ -84,25 +94,45 @@ def _mend(table: Table, lane: peewee.Database, end: float, tell: Tell) -> list[D
 def _execute(table: Table, lane: peewee.Database, statement: Statement, end: float) -> None:
     while True:
         try:
-            _execute_once(table, lane, statement)
+            _execute_once(table, lane, statement, end)
             return
         except peewee.PeeweeException as error:
             fault = fault_of(error)
-            if statement.undo is not None and fault is not Fault.UNREACHABLE:
-                lane.execute_sql(statement.undo)
+            if fault is not Fault.UNREACHABLE:
+                _clear_up(table, lane, statement)
             if fault not in REPEATED or time.monotonic() + PAUSE > end:
                 raise
         time.sleep(PAUSE)
 
 
-def _execute_once(table: Table, lane: peewee.Database, statement: Statement) -> None:
-    if statement.alone or not table.is_postgres:
-        lane.execute_sql(statement.sql)
+def _clear_up(table: Table, lane: peewee.Database, statement: Statement) -> None:
+    drop = leftover(lane, table, statement)
+    if drop is None:
+        return
+    try:
+        table.execute(lane, drop)
+    except peewee.PeeweeException as error:
+        # What has failed before it says more.
+        _logger.warning(
+            "The index %s is left half-built (%s); the next migration drops it.",
+            statement.builds,
+            first_line(error),
+        )
+
+
+def _execute_once(table: Table, lane: peewee.Database, statement: Statement, end: float) -> None:
+    if not table.is_postgres:
+        table.execute(lane, statement.sql)
+        return
+    if statement.alone:
+        # It waits for all who use the table, and nobody waits for it.
+        limit_waits_of(lane, max(end - time.monotonic(), LOCK_TIMEOUT))
+        table.execute(lane, statement.sql)
         return
     # Whoever wants to use the table queues up behind a statement that waits for it.
     with lane.atomic():
         lane.execute_sql(f"SET LOCAL lock_timeout = '{LOCK_TIMEOUT}s'")
-        lane.execute_sql(statement.sql)
+        table.execute(lane, statement.sql)
 
 
 @contextmanager
@@ -147,7 +177,7 @@ def _explained(table: Table, fault: Fault, error: peewee.PeeweeException) -> Dur
         )
     if fault in REPEATED:
         return TableLocked(
-            f"{table.name} was in use by long transactions all the time; nothing was waited for longer than "
-            f"{LOCK_TIMEOUT} s at once, so that others were not held up: end them, and run it again"
+            f"{table.name} was in use by long transactions all the time; what others would have waited for was "
+            f"tried for {LOCK_TIMEOUT} s at once: end them, and run it again"
         )
     return named(fault, error)

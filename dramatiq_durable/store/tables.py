@@ -62,6 +62,12 @@ class Table:
         """Create the table and its indexes where they are missing."""
         self.connections.run(self._create)
 
+    def execute(self, lane: peewee.Database, sql: str) -> None:
+        """Execute what has no parameters."""
+        # Peewee gives the drivers an empty list of them, so that they look for places in the text.
+        is_sqlite = not self.is_postgres and not self.is_mysql
+        lane.execute_sql(sql if is_sqlite else sql.replace("%", "%%"))
+
     def _create(self, lane: peewee.Database) -> None:
         def table_there() -> bool:
             return bool(lane.table_exists(self.name, self.schema))
@@ -69,10 +75,25 @@ class Table:
         def index_there(name: str) -> bool:
             return name in {index.name for index in lane.get_indexes(self.name, self.schema)}
 
-        _execute_unless(table_there, lane, self.create_statement())
+        self._execute_unless(table_there, lane, self.create_statement())
         for index in self.indexes:
             there = functools.partial(index_there, index.name)
-            _execute_unless(there, lane, self.index_statement(index))
+            self._execute_unless(there, lane, self.index_statement(index))
+
+    def _execute_unless(
+        self, there: Callable[[], bool], lane: peewee.Database, statement: str
+    ) -> None:
+        if there():
+            return
+        try:
+            self.execute(lane, statement)
+        except peewee.PeeweeException as error:
+            # Somebody else may have created it in the same moment.
+            if there():
+                return
+            if isinstance(error, peewee.IntegrityError):
+                raise not_unique(statement) from None
+            raise
 
     def create_statement(self) -> str:
         context = self._manager()._create_table(safe=True)
@@ -185,20 +206,6 @@ def _literal(field: Any) -> str | None:
     if isinstance(value, str) and "\\" not in value:
         return "'" + value.replace("'", "''") + "'"
     return None
-
-
-def _execute_unless(there: Callable[[], bool], lane: peewee.Database, statement: str) -> None:
-    if there():
-        return
-    try:
-        lane.execute_sql(statement)
-    except peewee.PeeweeException as error:
-        # Somebody else may have created it in the same moment.
-        if there():
-            return
-        if isinstance(error, peewee.IntegrityError):
-            raise not_unique(statement) from None
-        raise
 
 
 def not_unique(statement: str) -> DurableError:

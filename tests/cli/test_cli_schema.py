@@ -245,3 +245,32 @@ def test_several_may_migrate_at_the_same_time(older, db):
     assert "".join(process.output() for process in racing).count("ADD COLUMN") == 1
     assert described(db) != before
     assert older.run("schema", "check", "app:broker").returncode == 0
+
+
+TWO_DATABASES = f"""{APP}
+    import peewee
+
+
+    class Other(Audit):
+        class Meta:
+            database = peewee.SqliteDatabase("other.db")
+
+
+    durable_actor(lambda: None, actor_name="job", audit_model=Other)
+"""
+
+
+def test_tables_of_one_name_in_two_databases_are_told_apart(app, sqlite_url, sqlite_db):
+    shop = app(TWO_DATABASES, SHOP_DATABASE=sqlite_url)
+    created = shop.run("schema", "create", "app:broker")
+    assert created.stdout.splitlines() == [
+        "durable_audits of Audit is ready",
+        "durable_audits of Other is ready",
+    ]
+    sqlite_db.execute_sql("ALTER TABLE durable_audits DROP COLUMN signature")
+    checked = shop.run("schema", "check", "app:broker")
+    assert checked.returncode == 1
+    assert checked.stdout.splitlines() == [
+        "durable_audits of Audit: the column signature is missing",
+        "durable_audits of Other is as this version wants it",
+    ]

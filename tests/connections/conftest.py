@@ -10,7 +10,7 @@ import peewee
 import pytest
 from playhouse.db_url import connect
 
-from dramatiq_durable import current_audit
+from dramatiq_durable import DurableMiddleware, current_audit
 from tests.support.databases import MariadbServer, PostgresServer
 
 _CLIENTS = {
@@ -185,3 +185,27 @@ def notes(db):
             return [note.text for note in Note.select().order_by(Note.text)]
 
     return read
+
+
+@pytest.fixture
+def table_at():
+    """``table_at(url, **parameters)``: the table of audits there, which is made if it is missing."""
+    made = []
+
+    def make(url, **parameters):
+        durable = DurableMiddleware(connect(url, **parameters))
+        made.append(durable)
+        durable.create_tables()
+        durable.store.connections.close()
+        return durable.store.table
+
+    yield make
+    for durable in made:
+        durable.store.connections.close()
+
+
+@pytest.fixture
+def in_the_background():
+    """``in_the_background(fn)``: run it in a thread; its Future."""
+    with ThreadPoolExecutor() as pool:
+        yield pool.submit

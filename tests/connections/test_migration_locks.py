@@ -2,14 +2,11 @@
 
 import threading
 import time
-from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 
 import psycopg
 import pytest
-from playhouse.db_url import connect
 
-from dramatiq_durable import DurableMiddleware
 from dramatiq_durable.errors import TableLocked
 from dramatiq_durable.store import differences, migrate
 
@@ -29,30 +26,6 @@ IMPATIENT = {
     "postgresql": "SET lock_timeout = '3s'",
     "mysql": "SET SESSION lock_wait_timeout = 3",
 }
-
-
-@pytest.fixture
-def table_at():
-    """``table_at(url, **parameters)``: the table of audits there, which is made if it is missing."""
-    made = []
-
-    def make(url, **parameters):
-        durable = DurableMiddleware(connect(url, **parameters))
-        made.append(durable)
-        durable.create_tables()
-        durable.store.connections.close()
-        return durable.store.table
-
-    yield make
-    for durable in made:
-        durable.store.connections.close()
-
-
-@pytest.fixture
-def in_the_background():
-    """``in_the_background(fn)``: run it in a thread; its Future."""
-    with ThreadPoolExecutor() as pool:
-        yield pool.submit
 
 
 def unheard(sql):

@@ -1,9 +1,12 @@
 """Deleting holds up nobody: its batches become small where the database is slow, and recovery does not wait for their end."""
 
+from contextlib import closing
+
 import pytest
 from playhouse.db_url import connect
 
 from dramatiq_durable import Monitor, durable_actor
+from tests.support.proxy import Proxy
 
 from .conftest import running
 
@@ -62,6 +65,26 @@ def test_a_batch_that_takes_long_makes_the_next_ones_small(stub_broker, expire, 
     assert deletes[:3] == [100, 50, 25]
     assert max(deletes[3:]) <= 25
     assert sum(deletes) == 200
+
+
+def test_a_database_that_is_far_away_does_not_make_the_batches_small(
+    stub_broker, postgres_url, make_durable, declare, clock
+):
+    with closing(Proxy(postgres_url)) as proxy, closing(connect(proxy.url)) as database:
+        durable = make_durable(stub_broker, database)
+        charge = declare()
+        durable.send_many(charge.message(order_id) for order_id in range(1_000))
+        database.execute_sql(
+            "UPDATE durable_audits SET state = 'completed', due_at = NULL, finished_at = created_at"
+        )
+        clock.move(days=2)
+        deletes = []
+        database.query_hooks.append(lambda e: e.sql.startswith("DELETE") and deletes.append(e))
+        proxy.delay = 0.02
+        assert Monitor(stub_broker, batch_size=100).run_once().deleted == 1_000
+        proxy.delay = 0
+        assert len(deletes) < 30
+        durable.store.connections.close()
 
 
 def test_what_is_lost_comes_back_before_all_that_is_old_is_deleted(

@@ -242,6 +242,24 @@ def test_the_loop_ends_when_every_table_is_missing(two):
 
 
 @pytest.mark.failure(43)
+def test_a_table_that_vanishes_beside_one_that_was_missing_does_not_end_it_either(
+    two, monkeypatch, clock, run, eventually, caplog
+):
+    monkeypatch.setattr(
+        "dramatiq_durable.monitor.LONGEST_PAUSE", 0.02
+    )  # soon both fail in one pass
+    two.execute("far", "DROP TABLE durable_audits")
+    thread = run(Monitor(two.broker, interval=0.01))
+    two.send("near")
+    clock.move(hours=1)
+    eventually(lambda: two.waiting() == ["near"])
+    two.execute("near", "ALTER TABLE durable_audits RENAME TO elsewhere")
+    before = caplog.text.count("The monitor waits")
+    eventually(lambda: caplog.text.count("The monitor waits") >= before + 200)
+    assert thread.is_alive()
+
+
+@pytest.mark.failure(43)
 def test_tables_that_vanish_while_it_runs_do_not_end_it(two, clock, run, eventually, caplog):
     thread = run(Monitor(two.broker, interval=0.01))
     two.send("near")

@@ -109,6 +109,15 @@ def test_a_handler_of_its_own_is_called_once_when_the_batch_is_done(shop, begin,
     assert confirmed() == 1
 
 
+def test_a_handler_that_raises_keeps_no_other_from_its_signal(shop, begin):
+    process = begin("import app; app.run(TERM=app.note)")
+    process.signal(signal.SIGINT)
+    process.signal(signal.SIGTERM)
+    (shop.folder / "slow").unlink()
+    assert process.wait() == -signal.SIGINT
+    assert "handled SIGTERM" in process.output()
+
+
 def test_hup_ends_it_where_it_is_handled_as_term_is(shop, begin):
     process = begin("import app; app.run(TERM=app.note, HUP=app.note)")
     process.signal(signal.SIGHUP)

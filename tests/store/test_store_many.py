@@ -111,6 +111,27 @@ def test_a_row_that_somebody_holds_is_passed_by_and_holds_up_no_other(
     assert ids == ["b1", None, None, "b1"]
 
 
+@pytest.mark.failure(30)
+@pytest.mark.parametrize("database_url", ["postgres"], indirect=True)
+def test_what_was_locked_for_a_moment_is_confirmed_all_the_same(
+    store, rows, listed, statements, other_db
+):
+    """A monitor that has lost the mark keeps a row locked until its statement ends."""
+    stale = listed(3)
+    marked = store.mark_all([(each, MINUTE) for each in stale])
+    other_db.begin()
+    other_db.execute_sql("SELECT 1 FROM durable_audits WHERE id = %s FOR UPDATE", [stale[1].id])
+
+    def end(event):
+        if event.sql.startswith("SELECT"):
+            other_db.rollback()
+
+    store.database.query_hooks.append(end)
+    store.confirm_all([(each, "b1") for each in marked])
+    store.database.query_hooks.remove(end)
+    assert {rows.of(each.message_id)["broker_message_id"] for each in stale} == {"b1"}
+
+
 def test_many_are_a_few_statements(store, listed, statements):
     stale = listed(store.most)
     del statements[:]
