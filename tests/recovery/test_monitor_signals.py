@@ -42,7 +42,9 @@ SOURCE = """
 
 
     def run(**handlers):
-        for name, handler in handlers.items():
+        # What started the tests may have had them ignored.
+        defaults = {"TERM": signal.SIG_DFL, "INT": signal.default_int_handler, "HUP": signal.SIG_DFL}
+        for name, handler in {**defaults, **handlers}.items():
             signal.signal(signal.Signals[f"SIG{name}"], handler)
         with durable.store.database.connection_context():
             charge.send()
@@ -83,13 +85,25 @@ def begin(shop):
     return begin
 
 
+@pytest.fixture
+def signalled(eventually):
+    """``signalled(process, signum, times)``: it has got the signal so often, each time by itself."""
+
+    def send(process, signum, times):
+        for _ in range(times):
+            process.signal(signum)
+            pushes = process.output().count("pushing")
+            eventually(lambda before=pushes: process.output().count("pushing") > before + 1)
+
+    return send
+
+
 @pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
 def test_without_handlers_of_its_own_the_process_ends_by_the_signal_after_the_batch(
-    shop, begin, confirmed, signum
+    shop, begin, signalled, confirmed, signum
 ):
     process = begin("import app; app.run()")
-    for _ in range(2):
-        process.signal(signum)
+    signalled(process, signum, times=2)
     assert process.returncode is None
     assert confirmed() == 0
     (shop.folder / "slow").unlink()
@@ -99,20 +113,21 @@ def test_without_handlers_of_its_own_the_process_ends_by_the_signal_after_the_ba
     assert ("KeyboardInterrupt" in process.output()) == (signum == signal.SIGINT)
 
 
-def test_a_handler_of_its_own_is_called_once_when_the_batch_is_done(shop, begin, confirmed):
+def test_a_handler_of_its_own_is_called_once_when_the_batch_is_done(
+    shop, begin, signalled, confirmed
+):
     process = begin("import app; app.run(TERM=app.note)")
-    for _ in range(3):
-        process.signal(signal.SIGTERM)
+    signalled(process, signal.SIGTERM, times=3)
     (shop.folder / "slow").unlink()
     assert process.wait() == 0
     assert process.output().splitlines()[-2:] == ["handled SIGTERM", "run() has returned"]
     assert confirmed() == 1
 
 
-def test_a_handler_that_raises_keeps_no_other_from_its_signal(shop, begin):
+def test_a_handler_that_raises_keeps_no_other_from_its_signal(shop, begin, signalled):
     process = begin("import app; app.run(TERM=app.note)")
-    process.signal(signal.SIGINT)
-    process.signal(signal.SIGTERM)
+    signalled(process, signal.SIGINT, times=1)
+    signalled(process, signal.SIGTERM, times=1)
     (shop.folder / "slow").unlink()
     assert process.wait() == -signal.SIGINT
     assert "handled SIGTERM" in process.output()

@@ -132,16 +132,6 @@ def test_a_broker_that_is_down_does_not_make_it_fail(
     assert ran == [42]
 
 
-def test_without_a_loop_of_asyncio_it_raises_and_nothing_is_sent(stub_durable, audits):
-    @durable_actor
-    def charge():
-        pass
-
-    with pytest.raises(RuntimeError, match="no running event loop"):
-        charge.send_async().send(None)
-    assert audits(stub_durable) == []
-
-
 class Waits(dramatiq.Middleware):
     """Holds messages up on their way, those of which the test has let none pass yet."""
 

@@ -77,6 +77,13 @@ def test_a_send_that_fails_while_its_process_ends_is_logged(shop):
     assert "slow" not in done.stderr
 
 
+def test_without_a_loop_of_asyncio_it_raises_and_nothing_is_sent(shop):
+    done = shop.python("import app; app.charge.send_async(42).send(None)")
+    assert done.returncode == 1
+    assert "no running event loop" in done.stderr
+    assert counted(shop) == ["0", "0"]
+
+
 @pytest.mark.failure(10)
 def test_parent_and_child_of_a_fork_both_send(shop):
     done = shop.python(
