@@ -1,5 +1,7 @@
 """``send_many()`` on a RabbitMQ that confirms: up to 64 messages are out before their confirmations are waited for."""
 
+import logging
+
 import dramatiq
 import pika
 import pytest
@@ -262,6 +264,21 @@ def test_a_connection_that_was_lost_between_two_lists_is_made_again(
     charge.send_many((n,) for n in range(70, 140))
     assert numbers(queued()) == list(range(140))
     assert not hasattr(far_durable, "failed")
+
+
+@pytest.mark.failure(49)
+def test_no_log_shows_the_arguments_of_a_list_that_rabbitmq_returns_or_rejects(
+    near_durable, charge, replace_the_queue, queued, caplog
+):
+    caplog.set_level(logging.DEBUG)
+    charge.send("before")
+    replace_the_queue()
+    charge.send_many([("secret",)] * 3)
+    assert len(queued()) == 3
+    replace_the_queue(max_length=0, overflow="reject-publish")
+    charge.send_many([("secret",)] * 3)
+    assert near_durable.failed == ["secret"] * 3
+    assert "secret" not in caplog.text
 
 
 # Processes and connections
