@@ -104,8 +104,8 @@ class Many(Monitoring):
                     key = (microseconds(backoff), stale.state == RUNNING)
                     groups.setdefault(key, []).append(stale.id)
             for (backoff_length, crashed), ids in groups.items():
-                count, values = self._ids(ids)
-                values.update(backoff=backoff_length, due_at=due_at)
+                count, same = self._ids(ids)
+                values = {"backoff": backoff_length, "due_at": due_at, **same}
                 self._rendered(self._mark_all, count, crashed).run(lane, values)
         return {each for ids in groups.values() for each in ids}
 

@@ -105,8 +105,8 @@ RENDERS = {
     "all_refused": "push_refused",
     "claimed": "claim",
     "completion": "complete",
-    "mark_all": "mark",
-    "confirm_all": "confirm",
+    "marked": "mark",
+    "confirmed": "confirm",
 }
 
 
