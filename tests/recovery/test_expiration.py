@@ -112,7 +112,7 @@ def test_a_job_that_the_broker_refused_for_longer_than_the_expiration_is_sent_tw
         done = monitor.run_once()
         assert (done.recovered, done.dead) == (recovered, dead)
         switchable.flush_all()
-        clock.move(hours=1)
+        clock.move(hours=1, seconds=1)
     assert audit_of(message).state == "dead"
 
 

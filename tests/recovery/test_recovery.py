@@ -129,7 +129,7 @@ def test_the_job_timeout_of_the_message_precedes_the_actors_and_that_the_middlew
         stub_broker.flush_all()
         clock.move(minutes=minutes + backoff, seconds=-5)
         assert monitor.run_once().recovered == 0
-        clock.move(seconds=5)
+        clock.move(seconds=6)
         assert monitor.run_once().recovered == 1
 
 
