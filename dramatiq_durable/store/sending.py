@@ -95,9 +95,9 @@ class Sending(Base):
 
     def _has(self, message_id: str, transaction: peewee.Database | None) -> bool:
         query = self.audit.select(self.audit.id).where(self.audit.message_id == message_id).tuples()
-        # A transaction may not see what others have committed since it began.
+        # A transaction may not see what others have committed since it began.  A query keeps what it has found.
         return bool(
-            (transaction is not None and list(query.execute(transaction)))
+            (transaction is not None and list(query.clone().execute(transaction)))
             or (transaction in {None, self.database} and self._execute(query))
         )
 

@@ -135,6 +135,25 @@ def test_a_message_enqueued_twice_in_a_transaction_has_one_audit_and_one_run(
     assert ran == [1]
 
 
+@pytest.mark.failure(7)
+@pytest.mark.parametrize("database_url", ["mariadb"], indirect=True)
+def test_a_message_that_another_has_enqueued_meanwhile_is_no_error(
+    stub_broker, durable, charge, db, ran, work
+):
+    messages = [charge.message(1), charge.message(2)]
+    with db.atomic():
+        # What others do after that is not seen.
+        list(durable.store.audit.select())
+        for message in messages:
+            sender = threading.Thread(target=stub_broker.enqueue, args=(message,))
+            sender.start()
+            sender.join()
+        stub_broker.enqueue(messages[0])
+        durable.send_many(messages)
+    work()
+    assert ran == [1, 2]
+
+
 def test_a_refused_send_leaves_the_transaction_as_it_was(
     stub_broker, durable, charge, db, ran, audits, work
 ):
