@@ -80,7 +80,7 @@ def test_stop_lets_the_pass_be_finished_but_begins_no_other_batch(
 
     gate.opened.clear()
     gate.reached.clear()
-    monitor = Monitor(gate, interval=600, batch_size=batch_size)
+    monitor = Monitor(gate, interval=600, batch_size=batch_size, max_rate=1_000_000)
     thread = run(monitor)
     assert gate.reached.wait(30)
     monitor.stop()
