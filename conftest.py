@@ -84,9 +84,10 @@ def own_redis() -> Iterator[Callable[..., RedisServer]]:
 
 
 @pytest.fixture
-def own_rabbitmq() -> Iterator[Callable[[], RabbitmqServer]]:
+def own_rabbitmq() -> Iterator[Callable[..., RabbitmqServer]]:
+    """``own_rabbitmq(*settings)``: a RabbitMQ that this test may stop; *settings* are lines of its configuration."""
     with ExitStack() as stack:
-        yield lambda: stack.enter_context(_started(RabbitmqServer))
+        yield lambda *settings: stack.enter_context(_started(lambda: RabbitmqServer(*settings)))
 
 
 @pytest.fixture

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import struct
 import time
 import weakref
 from collections import deque
@@ -57,22 +58,32 @@ class Publisher:
 
     def publish(self, calls: Mapping[int, Call]) -> dict[int, Exception]:
         """Publish, and wait until all are confirmed; returns why some are not, and those may have arrived."""
-        tags = {self._last_tag + count: number for count, number in enumerate(calls, start=1)}
-        self._last_tag += len(tags)
-        self._unconfirmed = {tag: calls[number] for tag, number in tags.items()}
+        tags: dict[int, int] = {}
+        errors: dict[int, Exception] = {}
+        self._unconfirmed = {}
         self._refused = {}
-        for call in calls.values():
-            self._channel.basic_publish(
-                exchange="",
-                routing_key=call["queue_name"],
-                body=call["body"],
-                properties=pika.BasicProperties(delivery_mode=2, priority=call["priority"]),
-                mandatory=True,
-            )
+        for number, call in calls.items():
+            try:
+                self._publish(call)
+            except struct.error as error:  # of pika's encoding, before a byte of it is out
+                errors[number] = error
+                continue
+            self._last_tag += 1
+            tags[self._last_tag] = number
+            self._unconfirmed[self._last_tag] = call
         self._wait(lambda: not self._unconfirmed or not self.usable)
         if self._lost is not None:
             self._refused.update(dict.fromkeys(self._unconfirmed, self._lost))
-        return {tags[tag]: error for tag, error in self._refused.items()}
+        return errors | {tags[tag]: error for tag, error in self._refused.items()}
+
+    def _publish(self, call: Call) -> None:
+        self._channel.basic_publish(
+            exchange="",
+            routing_key=call["queue_name"],
+            body=call["body"],
+            properties=pika.BasicProperties(delivery_mode=2, priority=call["priority"]),
+            mandatory=True,
+        )
 
     def close(self) -> None:
         connection = self._connection
@@ -130,11 +141,14 @@ class Publisher:
 
 
 class Publishers:
-    """Those of one broker: each thread that publishes takes one, or makes one."""
+    """Those of one broker: each thread that publishes takes one, or makes one.
 
-    def __init__(self, parameters: Any) -> None:
-        several = isinstance(parameters, Sequence)
-        self._parameters = parameters if several else [parameters]
+    Parameters:
+      parameters: Returns where to connect to now, one server or several.
+    """
+
+    def __init__(self, parameters: Callable[[], Any]) -> None:
+        self._parameters = parameters
         self._idle: deque[tuple[float, Publisher]] = deque()  # since when
         # A child must not write to its parent's connections.
         forget = weakref.WeakMethod(self._forget)
@@ -142,7 +156,7 @@ class Publishers:
 
     @contextmanager
     def take(self) -> Iterator[Publisher]:
-        publisher = self._kept() or Publisher(self._parameters)
+        publisher = self._kept() or self._make()
         yield publisher
         # After an interrupt nobody takes it again: confirmations are on their way, or half a message is out.
         if publisher.usable:
@@ -154,6 +168,10 @@ class Publishers:
         """Close those that nobody uses."""
         while self._idle:
             self._idle.pop()[1].close()
+
+    def _make(self) -> Publisher:
+        parameters = self._parameters()
+        return Publisher(parameters if isinstance(parameters, Sequence) else [parameters])
 
     def _kept(self) -> Publisher | None:
         kept, old = None, []

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from dramatiq.brokers.rabbitmq import MAX_ENQUEUE_ATTEMPTS, RabbitmqBroker
 from dramatiq.common import current_millis, dq_name, q_name
 from dramatiq.errors import ConnectionClosed
-from pika.exceptions import UnroutableError
+from pika.exceptions import ChannelClosedByBroker, ConnectionBlockedTimeout, UnroutableError
 
 from ..underway import Underway
 from .base import Call, Collected, Message, Pipelining, Push
 from .publisher import Publishers
+
+#: What AMQP calls it when a message does not fit.
+PRECONDITION_FAILED = 406
 
 
 class RabbitmqPipelining(Pipelining):
@@ -21,15 +25,20 @@ class RabbitmqPipelining(Pipelining):
     def __init__(self, broker: RabbitmqBroker) -> None:
         super().__init__(broker)
         self._rabbitmq = broker
-        self._publishers = Publishers(broker.parameters)
+        self._publishers = Publishers(lambda: broker.parameters)
         connections: set[Any] = broker.connections
         connections.add(self._publishers)  # it closes them when it is closed
 
     @property
     def collects(self) -> bool:
-        """Not without confirmations, which nobody waits for, nor when a subclass enqueues in a way of its own."""
-        own = getattr(self.push, "__func__", None) is RabbitmqBroker.enqueue
-        return own and self._rabbitmq.confirm_delivery
+        """Not without confirmations, which nobody waits for, nor when a subclass enqueues or connects in a way of its own."""
+        kind: Any = type(self._rabbitmq)
+        return (
+            self._rabbitmq.confirm_delivery
+            and getattr(self.push, "__func__", None) is RabbitmqBroker.enqueue
+            and kind.connection is RabbitmqBroker.connection
+            and kind.channel is RabbitmqBroker.channel
+        )
 
     def collect(self, push: Callable[[Push], object], of: Underway | None = None) -> Collected:
         collected = Collected(of)
@@ -53,15 +62,13 @@ class RabbitmqPipelining(Pipelining):
 
     def send(self, collected: Sequence[Sequence[Call]]) -> list[Exception | None]:
         waiting = {number: call for number, calls in enumerate(collected) for call in calls}
-        errors: dict[int, Exception] = {}
+        errors: dict[int, Exception | None] = dict.fromkeys(range(len(collected)))
         for _ in range(MAX_ENQUEUE_ATTEMPTS):
             if waiting:
-                errors = self._attempt_all(waiting)
-                waiting = {number: waiting[number] for number in errors}
-        return [
-            ConnectionClosed(errors[number]) if number in errors else None
-            for number in range(len(collected))
-        ]
+                refused = self._attempt_all(waiting)
+                errors |= {number: refused.get(number) for number in waiting}
+                waiting = _to_be_tried_again(waiting, refused)
+        return [_as_of_dramatiq(error) for error in errors.values()]
 
     def _attempt_all(self, calls: Mapping[int, Call]) -> dict[int, Exception]:
         """Why some are not confirmed."""
@@ -77,3 +84,28 @@ class RabbitmqPipelining(Pipelining):
                 # Its queue is gone; it is declared before the next attempt.
                 self._rabbitmq.queues_pending.add(q_name(calls[number]["queue_name"]))
         return errors
+
+
+def _to_be_tried_again(
+    calls: Mapping[int, Call], refused: Mapping[int, Exception]
+) -> dict[int, Call]:
+    again = {
+        number: calls[number]
+        for number, error in refused.items()
+        # Where RabbitMQ has no room, each attempt waits as long, and may arrive in the end.
+        if not isinstance(error, (struct.error, ConnectionBlockedTimeout))
+    }
+    too_large = [number for number in again if _is_of_one(refused[number])]
+    if too_large:
+        del again[max(too_large, key=lambda number: len(calls[number]["body"]))]
+    return again
+
+
+def _is_of_one(error: Exception) -> bool:
+    """Whether RabbitMQ has closed the channel at a message that is larger than it takes, without a word of the others."""
+    return isinstance(error, ChannelClosedByBroker) and error.reply_code == PRECONDITION_FAILED
+
+
+def _as_of_dramatiq(error: Exception | None) -> Exception | None:
+    """As the broker's ``enqueue`` raises it."""
+    return error if error is None or isinstance(error, struct.error) else ConnectionClosed(error)

@@ -6,12 +6,13 @@ from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import dramatiq
+import pika
 import pytest
 from dramatiq.brokers.rabbitmq import RabbitmqBroker
 from dramatiq.brokers.redis import RedisBroker
 from dramatiq.brokers.stub import StubBroker
 
-from dramatiq_durable import AuditWriteFailed, durable_actor
+from dramatiq_durable import AuditWriteFailed, DurableMiddleware, durable_actor
 from dramatiq_durable.errors import AuditLocked
 from tests.support.proxy import Proxy
 from tests.support.servers import free_port
@@ -239,6 +240,33 @@ def db_durable(stub_broker, db, make_durable):
 def redis_durable(redis_broker, sqlite_db, make_durable):
     """A DurableMiddleware on Redis and SQLite."""
     return make_durable(redis_broker, sqlite_db)
+
+
+class Noting(DurableMiddleware):
+    """Notes what could not be enqueued."""
+
+    def enqueue_failed(self, broker, message, error):
+        self.failed = [*getattr(self, "failed", []), message.args[0]]
+
+
+@pytest.fixture
+def near_durable(rabbitmq_broker, sqlite_db, make_durable):
+    """A Noting on a RabbitMQ that confirms, and SQLite."""
+    return make_durable(rabbitmq_broker, sqlite_db, Noting)
+
+
+@pytest.fixture
+def queued(rabbitmq_url):
+    """``queued(queue_name)``: take what waits there, as RabbitMQ delivers it: properties and messages."""
+
+    def take(queue_name="default"):
+        with pika.BlockingConnection(pika.URLParameters(rabbitmq_url)) as connection:
+            channel = connection.channel()
+            count = channel.queue_declare(queue_name, passive=True).method.message_count
+            taken = [channel.basic_get(queue_name, auto_ack=True) for _ in range(count)]
+        return [(properties, dramatiq.Message.decode(body)) for _, properties, body in taken]
+
+    return take
 
 
 @pytest.fixture

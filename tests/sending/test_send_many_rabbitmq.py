@@ -7,17 +7,12 @@ import pika
 import pytest
 from dramatiq.brokers.rabbitmq import RabbitmqBroker
 
-from dramatiq_durable import DurableMiddleware, durable_actor
+from dramatiq_durable import durable_actor
 from dramatiq_durable.pipelining import publisher
 
+from .conftest import Noting
+
 NUMBER = 200
-
-
-class Noting(DurableMiddleware):
-    """Notes what could not be enqueued."""
-
-    def enqueue_failed(self, broker, message, error):
-        self.failed = [*getattr(self, "failed", []), message.args[0]]
 
 
 @pytest.fixture(params=["rabbitmq-confirm"])
@@ -33,25 +28,6 @@ def proxy(far_broker):
 @pytest.fixture
 def far_durable(far_broker, sqlite_db, make_durable):
     return make_durable(far_broker, sqlite_db, Noting)
-
-
-@pytest.fixture
-def near_durable(rabbitmq_broker, sqlite_db, make_durable):
-    return make_durable(rabbitmq_broker, sqlite_db, Noting)
-
-
-@pytest.fixture
-def queued(rabbitmq_url):
-    """``queued(queue_name)``: take what waits there, as RabbitMQ delivers it: properties and messages."""
-
-    def take(queue_name="default"):
-        with pika.BlockingConnection(pika.URLParameters(rabbitmq_url)) as connection:
-            channel = connection.channel()
-            count = channel.queue_declare(queue_name, passive=True).method.message_count
-            taken = [channel.basic_get(queue_name, auto_ack=True) for _ in range(count)]
-        return [(properties, dramatiq.Message.decode(body)) for _, properties, body in taken]
-
-    return take
 
 
 @pytest.fixture

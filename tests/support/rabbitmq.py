@@ -25,7 +25,9 @@ end, lists:seq({first}, {last})).
 
 
 class RabbitmqServer(Server):
-    def __init__(self) -> None:
+    """*settings* are lines of its rabbitmq.conf."""
+
+    def __init__(self, *settings: str) -> None:
         self._program, self._control = find("rabbitmq-server"), find("rabbitmqctl")
         self._mapper_program = find("epmd")
         super().__init__()
@@ -33,7 +35,8 @@ class RabbitmqServer(Server):
         self._mapper: subprocess.Popen[bytes] | None = None
         self._used, self._made = 0, 0
         (self.folder / "plugins").write_text("[].\n")
-        (self.folder / "rabbitmq.conf").write_text(f"listeners.tcp.1 = 127.0.0.1:{self.port}\n")
+        lines = [f"listeners.tcp.1 = 127.0.0.1:{self.port}", *settings]
+        (self.folder / "rabbitmq.conf").write_text("\n".join(lines) + "\n")
 
     @property
     def url(self) -> str:
@@ -58,6 +61,16 @@ class RabbitmqServer(Server):
             self._mapper.kill()
             self._mapper.wait()
         super().close()
+
+    def control(self, *arguments: str) -> None:
+        """Have rabbitmqctl do it."""
+        subprocess.run(
+            [self._control, *arguments],
+            env=self._environment(),
+            check=True,
+            stdout=subprocess.DEVNULL,
+            timeout=STARTS_WITHIN,
+        )
 
     def _url(self, virtual_host: str) -> str:
         return f"amqp://guest:guest@127.0.0.1:{self.port}/{virtual_host}"
@@ -88,13 +101,7 @@ class RabbitmqServer(Server):
 
     def _make_virtual_hosts(self) -> None:
         first, last = self._made + 1, self._made + BATCH
-        subprocess.run(
-            [self._control, "eval", _ADD.format(first=first, last=last)],
-            env=self._environment(),
-            check=True,
-            stdout=subprocess.DEVNULL,
-            timeout=STARTS_WITHIN,
-        )
+        self.control("eval", _ADD.format(first=first, last=last))
         self._made = last
 
     def _answers(self) -> bool:
