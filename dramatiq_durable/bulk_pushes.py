@@ -8,18 +8,15 @@ from dataclasses import dataclass
 from typing import Any
 
 import dramatiq
-import redis
-from dramatiq.errors import BrokerConnectionError
 from dramatiq.logging import get_logger
 
 from .errors import reason
+from .outages import NotTried, is_outage
 from .pipelining import Call, Pipelining
 from .store import NewAudit, Store
 from .underway import Hooks, Message
 
 logger = get_logger(__name__)
-
-OUTAGES = (BrokerConnectionError, redis.RedisError, OSError)
 
 LEFT = "Messages are left to the monitor"
 
@@ -37,10 +34,6 @@ class Sent:
     @property
     def message(self) -> Message:
         return dramatiq.Message.decode(self.encoded or self.new.payload)
-
-
-class _NotTried(Exception):
-    """The broker took none of those before it."""
 
 
 class BulkPushes:
@@ -86,7 +79,7 @@ class BulkPushes:
         mine = self._elected(part) if elects else part
         if not mine:
             return
-        errors = self._push_all(mine) if self._reached else [_NotTried()] * len(mine)
+        errors = self._push_all(mine) if self._reached else [NotTried()] * len(mine)
         failed = [(each, error) for each, error in zip(mine, errors, strict=True) if error]
         # A broker that takes none of them is not asked once more for each of the others.
         self._reached = self._reached and len(failed) < len(mine)
@@ -114,8 +107,8 @@ class BulkPushes:
             return self._send(part)
         errors: list[Exception | None] = []
         for each in part:
-            if errors and isinstance(errors[-1], (*OUTAGES, _NotTried)):
-                errors.append(_NotTried())
+            if errors and is_outage(errors[-1]):
+                errors.append(NotTried())
             else:
                 errors += self._send([each]) if each.encoded is None else [self._push_one(each)]
         return errors

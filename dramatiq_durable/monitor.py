@@ -18,10 +18,11 @@ from .grace import Grace
 from .middleware import find_middleware
 from .models import RUNNING
 from .options import FOR_EVER
+from .outages import is_outage
 from .pace import Pace
 from .passes import Pass
 from .presence import presence_of
-from .recovery import OUTAGES, Recovery, turned
+from .recovery import Recovery, turned
 from .resting import Resting
 from .search import Search
 from .stopping import Stop, at_signals
@@ -243,7 +244,9 @@ class Monitor:
                 if done.outage or self._is_over(end):
                     self._unfinished.append("the search for what the broker has lost goes on")
                     return
-        except OUTAGES as error:
+        except Exception as error:
+            if not is_outage(error):
+                raise
             self.logger.debug("The broker tells nothing (%s).", type(error).__name__)
             self._search.give_up()
 

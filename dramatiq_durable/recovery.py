@@ -11,20 +11,17 @@ from itertools import accumulate
 from typing import Any
 
 import redis
-from dramatiq.errors import BrokerConnectionError
 from dramatiq.logging import get_logger
 
 from .errors import AuditLocked, DatabaseUnreachable
 from .messages import ENQUEUED_AT
 from .middleware import DurableMiddleware
+from .outages import NotTried, is_outage
 from .passes import Pass
 from .plans import plan
 from .store import Marked, Stale, Store, instant
 
 logger = get_logger(__name__)
-
-#: What a broker raises when it takes no message at all; some do so at one that they do not like.
-OUTAGES = (BrokerConnectionError, redis.RedisError, OSError)
 
 #: Redis judges before it looks at the message, and by the moment: that another was taken says nothing.
 FULL: Any = getattr(redis.exceptions, "OutOfMemoryError", ())
@@ -56,7 +53,7 @@ class Attempt:
 class Recovery:
     """Acts on stale audits, pass after pass.
 
-    A broker that refuses a message with an error of :data:`OUTAGES` may be
+    A broker that refuses a message with an error that :func:`is_outage` may be
     down, or may dislike just this message: it is too large, its queue was
     declared with other arguments.  It is the message that is bad if it was
     refused twice and another was taken in between; it is set aside until its
@@ -175,14 +172,15 @@ class Recovery:
         taken: list[tuple[Marked, str | None]] = []
         refused, bad = [], []
         for (marked, message), result in zip(wanted, results, strict=True):
-            if isinstance(result, OUTAGES):
-                refused.append(Attempt(store, marked, message, result))
-                # What was taken before it in this round trip says nothing of it.
-                self._refused.setdefault(marked.stale.message_id, self._taken + len(taken))
-            elif isinstance(result, Exception):
+            if not isinstance(result, Exception):
+                taken.append((marked, result.options.get("redis_message_id")))
+            elif not is_outage(result):
                 bad.append((marked, result))
             else:
-                taken.append((marked, result.options.get("redis_message_id")))
+                refused.append(Attempt(store, marked, message, result))
+                if not isinstance(result, NotTried):
+                    # What was taken before it in this round trip says nothing of it.
+                    self._refused.setdefault(marked.stale.message_id, self._taken + len(taken))
         if taken:
             self._note_taken([marked for marked, _ in taken])
             store.confirm_all(taken)
@@ -194,15 +192,15 @@ class Recovery:
 
     def _push(self, store: Store, marked: Marked, message: Any) -> None:
         [result] = self.middleware.pipelining.push_all([_copy(marked, message)])
-        if isinstance(result, OUTAGES):
-            self._doubt(Attempt(store, marked, message, result))
-        elif isinstance(result, Exception):
-            self._set_aside(store, marked, result)
-        else:
+        if not isinstance(result, Exception):
             self._note_taken([marked])
             store.confirm(marked, result.options.get("redis_message_id"))
             self.done.recovered += 1
             self._try_suspects_again()
+        elif is_outage(result):
+            self._doubt(Attempt(store, marked, message, result))
+        else:
+            self._set_aside(store, marked, result)
 
     def _note_taken(self, marked: Sequence[Marked]) -> None:
         self._taken += len(marked)

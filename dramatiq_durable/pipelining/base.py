@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, TypeAlias
 
 import dramatiq
 
+from ..outages import NotTried, is_outage
 from ..sending import Enqueue
 from ..underway import Underway
 
@@ -68,10 +70,13 @@ class Pipelining:
         if not self.collects or len(messages) == 1:
             return [self._attempt(*each) for each in messages]
         results: list[Message | Exception] = []
-        collected = [
-            self.collect(lambda push, each=each: results.append(self._attempt(*each, push=push)))  # type: ignore[misc]
-            for each in messages
-        ]
+        collected = []
+        for pair in messages:
+            if results and is_outage(results[-1]):  # where nobody answers that may have taken long
+                results.append(NotTried())
+                collected.append(Collected(None))
+            else:
+                collected.append(self.collect(partial(self._attempt_for, results, *pair)))
         errors = self.send([each.calls for each in collected])
         for number, (each, error) in enumerate(zip(collected, errors, strict=True)):
             if error is None:
@@ -79,6 +84,11 @@ class Pipelining:
             elif not isinstance(results[number], Exception):
                 results[number] = error
         return results
+
+    def _attempt_for(
+        self, results: list[Message | Exception], message: Message, delay: int | None, push: Push
+    ) -> None:
+        results.append(self._attempt(message, delay, push))
 
     def _attempt(
         self, message: Message, delay: int | None, push: Push | None = None

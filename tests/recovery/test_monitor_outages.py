@@ -2,7 +2,7 @@
 
 import logging
 import threading
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from datetime import timedelta
 from typing import NamedTuple
 
@@ -13,7 +13,7 @@ from dramatiq.brokers.rabbitmq import RabbitmqBroker
 from dramatiq.brokers.redis import RedisBroker
 from playhouse.db_url import connect
 
-from dramatiq_durable import Monitor
+from dramatiq_durable import Monitor, recovery
 from tests.support.proxy import Proxy
 
 
@@ -127,6 +127,21 @@ def test_a_pass_tries_twenty_messages_at_a_broker_that_is_down(
     switchable.attempts = 0
     assert monitor.run_once().outage
     assert switchable.attempts == 20
+
+
+@pytest.mark.failure(33)
+def test_a_rabbitmq_that_says_nothing_is_not_waited_for_with_each_message_of_many(
+    rabbitmq_url, use, sqlite_db, make_durable, declare, monitor, monkeypatch
+):
+    monkeypatch.setattr(recovery, "REFUSAL_SECONDS", 0.0)
+    with closing(Proxy(rabbitmq_url)) as proxy:
+        url = f"{proxy.url}?socket_timeout=0.2&stack_timeout=0.2"
+        make_durable(use(RabbitmqBroker(url=url, confirm_delivery=True)), sqlite_db)
+        proxy.hold_replies("AMQP", until="for ever")
+        declare().send_many((n,) for n in range(60))
+        assert proxy.accepted == 2  # for those that go together, and for one alone
+        assert monitor.run_once().outage
+        assert proxy.accepted == 5  # and for the monitor to ask how many wait, too
 
 
 @pytest.mark.failure(33)
