@@ -22,8 +22,8 @@ class DurableActor(dramatiq.Actor[P, R]):
     async def send_async(self, *args: P.args, **kwargs: P.kwargs) -> dramatiq.Message[R]:
         """``send()`` for coroutines: a thread sends the message, and the event loop goes on meanwhile.
 
-        :meth:`DurableMiddleware.enqueue_async` says more.  In a transaction of the same Peewee
-        database it is refused: ``send()`` is part of that.
+        :meth:`DurableMiddleware.enqueue_async` says more.  In a transaction it is refused where
+        ``send()`` is part of that.
         """
         return await self.send_with_options_async(args=args, kwargs=kwargs)
 
@@ -84,7 +84,8 @@ def durable_actor(fn: Any = None, **options: Any) -> Any:
     ``send()`` returns, the audit of the message is committed, and the job will
     run, whatever happens to the broker; when it raises there is no audit, and
     the job will not run.  Inside a transaction of the same Peewee database the audit
-    is part of it, and the message is pushed after its commit.
+    is part of it, and the message is pushed after its commit; for SQLAlchemy and
+    Django see :meth:`DurableMiddleware.transaction`.
 
     ``actor.send_many()`` sends many messages together, and ``await actor.send_async()`` blocks no event loop.
 

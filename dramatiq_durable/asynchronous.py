@@ -19,7 +19,8 @@ from .connections import LANES
 from .errors import DurableError, OptionError, reason
 from .messages import epoch_of
 from .registry import Registry
-from .underway import Message, joins_transaction
+from .transactions import transaction_of
+from .underway import Message
 
 logger = get_logger(__name__)
 
@@ -77,7 +78,8 @@ class Asynchronous(Registry):
           delay: Until it is meant to start, milliseconds or timedelta.  Default: none.
 
         Raises:
-          OptionError: In a transaction of the same Peewee database, for what a thread sends is no part of it.
+          OptionError: In a transaction of the same Peewee database, which may be another task's of this thread, or in
+            ``transaction()``; for what a thread sends is no part of it.
           AuditWriteFailed: The audit could not be written.
           RuntimeError: No event loop of asyncio runs here; nothing is sent.
         """
@@ -92,7 +94,7 @@ class Asynchronous(Registry):
     def _refuse_in_transaction(self, message: dramatiq.Message[Any]) -> None:
         policy = self.policy(message)
         first = policy.durable and epoch_of(message) is None
-        if first and joins_transaction(self.store_for(policy)):
+        if first and transaction_of(self, self.store_for(policy)) is not None:
             raise OptionError(
                 f"the message for {message.actor_name!r} is to be sent by another thread, so that it cannot be "
                 "part of the transaction that is open here; send() is part of it, or await this after the commit"

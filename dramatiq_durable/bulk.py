@@ -18,6 +18,7 @@ from .messages import epoch_of
 from .pipelining import Collected, Pipelining
 from .spool import IN_MEMORY, Spool
 from .store import MOST, NewAudit, Store
+from .transactions import Transaction, transaction_of
 from .underway import FirstSend, Hooks, Message, Refused, push
 
 logger = get_logger(__name__)
@@ -105,7 +106,7 @@ class Bulk:
         if not first.policy.durable:
             raise OptionError(f"actor {name!r} is not durable; enqueue its messages one by one")
         if self._store is None:
-            self._store, self._in_transaction = first.store, first.in_transaction
+            self._store = first.store
             # Values of columns of the application's may be expressions, which no file takes.
             self._parts = Spool(float("inf") if first.store.has_own_columns else IN_MEMORY)
         elif first.store is not self._store:
@@ -155,36 +156,40 @@ class Bulk:
         self._end_part()
         if self._store is None:
             return 0
-        pushes = BulkPushes(self._hooks, self._broker, self._store, self._parts, self._count)
-        began = time.monotonic()
+        transaction = transaction_of(self._hooks, self._store)
+        self._in_transaction = transaction is not None
+        began, audited = time.monotonic(), True
         try:
-            self._write_all(self._store)
+            self._write_all(self._store, transaction)
         except Exception as error:  # noqa: BLE001 - the hook judges it
             self._audits_failed(error)
-            pushes.audited = False
+            audited = False
+        if transaction is None:
+            self._push(self._store, began, audited)
         else:
-            pushes.there = self._there
-            pushes.was_out = self._is_out(self._store)
-            # What was inserted as if it were being pushed need not be elected, unless it is late.
-            pushes.elect_after = self._soonest.total_seconds() / 2 if pushes.was_out else 0.0
-        if self._in_transaction:
-            self._store.database.after_commit(
-                lambda: best_effort(LEFT, lambda: pushes.run(began, self._progress))
+            transaction.after_commit(
+                lambda store: best_effort(LEFT, self._push, store, began, audited)
             )
-        else:
-            pushes.run(began, self._progress)
         return self._count
+
+    def _push(self, store: Store, began: float, audited: bool) -> None:
+        pushes = BulkPushes(self._hooks, self._broker, store, self._parts, self._count)
+        pushes.audited = audited
+        pushes.there = self._there
+        pushes.was_out = self._is_out(store)
+        # What was inserted as if it were being pushed need not be elected, unless it is late.
+        pushes.elect_after = self._soonest.total_seconds() / 2 if pushes.was_out else 0.0
+        pushes.run(began, self._progress)
 
     def _is_out(self, store: Store) -> bool:
         return not self._in_transaction and not store.has_own_columns
 
-    def _write_all(self, store: Store) -> None:
-        if self._in_transaction:
-            # Theirs may go on after an error of ours.
-            with store.database.atomic():
-                self._write(store, store.database)
-        else:
+    def _write_all(self, store: Store, transaction: Transaction | None) -> None:
+        if transaction is None:
             store.together(lambda lane: self._write(store, lane))
+            return
+        with transaction.part(is_one_statement=False):
+            self._write(store, transaction.database)
 
     def _write(self, store: Store, transaction: peewee.Database) -> None:
         self._there.clear()

@@ -113,6 +113,21 @@ class Connections:
         return self._reserved
 
 
+class Through:
+    """In the place of Connections: every statement goes through the caller's *transaction*, once."""
+
+    def __init__(self, database: peewee.Database, transaction: peewee.Database) -> None:
+        self.database = database
+        self._transaction = transaction
+
+    def run(
+        self,
+        statement: Callable[[peewee.Database], T],
+        repetitions: Mapping[Fault, int] | None = None,
+    ) -> T:
+        return statement(self._transaction)
+
+
 def named(fault: Fault, error: peewee.PeeweeException) -> DurableError:
     """*error* as one of this library's, which says what to do; *fault* is not OTHER."""
     if fault is Fault.NO_TABLE:

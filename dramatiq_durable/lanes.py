@@ -198,8 +198,8 @@ def plain_of(database: Any) -> peewee.Database:
     return found
 
 
-def _twin(database: peewee.Database, *, is_patient: bool = False) -> peewee.Database:
-    """A Database like *database* with a connection of its own, of no thread and no pool."""
+def disconnected(database: peewee.Database) -> Any:
+    """A Database like *database* for one connection, of no thread and no pool."""
     source: Any = plain_of(database)
     plain = next(
         cls
@@ -211,6 +211,13 @@ def _twin(database: peewee.Database, *, is_patient: bool = False) -> peewee.Data
     twin.__dict__.update(source.__dict__)
     twin._state = peewee._ConnectionState()
     twin._lock = threading.RLock()
+    return twin
+
+
+def _twin(database: peewee.Database, *, is_patient: bool = False) -> peewee.Database:
+    source: Any = plain_of(database)
+    twin = disconnected(source)
+    plain = type(twin)
     twin.autoconnect = True
     if issubclass(plain, peewee.SqliteDatabase):
         twin.connect_params = {**source.connect_params, "check_same_thread": False}

@@ -9,10 +9,9 @@ from typing import Any
 import peewee
 from dramatiq.logging import get_logger
 
-logger = get_logger(__name__)
+from .drivers import in_transaction
 
-_PSYCOPG_IN_TRANSACTION = (1, 2, 3)  # ACTIVE, INTRANS, INERROR
-_MYSQL_IN_TRANSACTION = 1  # SERVER_STATUS_IN_TRANS
+logger = get_logger(__name__)
 
 
 @contextmanager
@@ -56,17 +55,6 @@ def _in_transaction(database: Any) -> bool:
     if database.is_closed():
         return False
     try:
-        return database.in_transaction() or _driver_in_transaction(database.connection())
+        return database.in_transaction() or in_transaction(database.connection())
     except Exception:
         return False  # a connection that was closed behind Peewee's back
-
-
-def _driver_in_transaction(connection: Any) -> bool:
-    """Begun by a statement of the actor's own, behind Peewee's back."""
-    if hasattr(connection, "in_transaction"):  # sqlite3
-        return bool(connection.in_transaction)
-    if hasattr(connection, "server_status"):  # PyMySQL
-        return bool(connection.server_status & _MYSQL_IN_TRANSACTION)
-    if hasattr(connection, "info"):  # psycopg; a broken connection is in no transaction
-        return connection.info.transaction_status in _PSYCOPG_IN_TRANSACTION
-    return False

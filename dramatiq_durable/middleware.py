@@ -27,6 +27,7 @@ from .redaction import redact_actor_logs, redact_worker_logs
 from .registry import AnyActor
 from .sending import Enqueue, following_up, forget_enqueued_again, note_delayed, was_enqueued_again
 from .serving import Serving
+from .transactions import Transactions, forget_blocks
 from .underway import before_push
 from .working import Run, current_run, set_current, skip_unclaimed
 
@@ -34,7 +35,7 @@ from .working import Run, current_run, set_current, skip_unclaimed
 FLUSH_SECONDS = 10.0
 
 
-class DurableMiddleware(Overrides, Asynchronous, Middleware):
+class DurableMiddleware(Overrides, Asynchronous, Transactions, Middleware):
     """Makes the messages of durable actors survive the loss of the broker.
 
     Parameters:
@@ -226,6 +227,7 @@ class DurableMiddleware(Overrides, Asynchronous, Middleware):
 
     def before_process_message(self, broker: dramatiq.Broker, message: MessageProxy) -> None:
         set_current(None)
+        forget_blocks()
         try:
             policy = self.policy(message)
             if epoch_of(message) is None and not policy.durable:
@@ -250,6 +252,7 @@ class DurableMiddleware(Overrides, Asynchronous, Middleware):
         result: Any = None,
         exception: BaseException | None = None,
     ) -> None:
+        forget_blocks()
         run = self._runs.get(id(message))
         if run is not None:
             run.ended(exception)

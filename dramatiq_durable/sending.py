@@ -24,6 +24,8 @@ from dramatiq.middleware import MiddlewareError
 
 from .errors import AuditLocked, DatabaseUnreachable, DurableError, reason
 from .messages import AnyMessage, epoch_of, normalised
+from .store import Store
+from .transactions import Transaction
 from .underway import AsItIs, FirstSend, Hooks, Message, Refused, Retry, push
 from .working import Run, current_run
 
@@ -89,8 +91,9 @@ class Enqueue:
             return message  # type: ignore[return-value]
         first = FirstSend(self.hooks, self.broker, message, delay)  # type: ignore[arg-type]
         try:
-            if first.in_transaction:
-                return self._after_commit(first, delay)
+            transaction = first.transaction()
+            if transaction is not None:
+                return self._after_commit(first, delay, transaction)
             return self._first(first, delay)
         except Refused:
             assert first.error is not None
@@ -121,24 +124,26 @@ class Enqueue:
             self.hooks.enqueue_failed(self.broker, first.message, error)
             return first.message
 
-    def _after_commit(self, first: FirstSend, delay: int | None) -> Message:
-        first.write(first.message, in_transaction=True)
-        first.store.database.after_commit(lambda: self._push_committed(first, delay))
+    def _after_commit(
+        self, first: FirstSend, delay: int | None, transaction: Transaction
+    ) -> Message:
+        first.write(first.message, transaction)
+        transaction.after_commit(lambda store: self._push_committed(first, delay, store))
         return first.message
 
-    def _push_committed(self, first: FirstSend, delay: int | None) -> None:
+    def _push_committed(self, first: FirstSend, delay: int | None, store: Store) -> None:
         """Push what a transaction committed; an error in here would break the caller's other callbacks."""
         new, message_id = first.new, first.message.message_id
         try:
             # Peewee calls back for a savepoint that was rolled back, too.
-            if new is None or first.store.begin_push(new):
+            if new is None or store.begin_push(new):
                 pushed = self.push(first.message, delay=delay)
-                new is None or first.store.pushed(new, pushed.options.get("redis_message_id"))
+                new is None or store.pushed(new, pushed.options.get("redis_message_id"))
         except DatabaseUnreachable as error:
             logger.warning("Message %s is left to the monitor: %s", message_id, error)
         except Exception as error:
             if new is not None:
-                refused = functools.partial(first.store.push_refused, in_transaction=True)
+                refused = functools.partial(store.push_refused, in_transaction=True)
                 _best_effort(message_id, refused, new)
             _best_effort(message_id, self.hooks.enqueue_failed, self.broker, first.message, error)
 

@@ -9,14 +9,13 @@ from datetime import timedelta
 from typing import Any, Protocol
 
 import dramatiq
-import peewee
 from dramatiq.middleware import MiddlewareError
 
 from .errors import OptionError, PayloadTooLarge
-from .lanes import in_memory
 from .messages import CLAIM_ID, EPOCH, MESSAGE_ID, SCHEDULED_AT, AnyMessage, new_audit, stamped
 from .options import LONGEST, Policy, check_together, checked
 from .store import NewAudit, Store
+from .transactions import Transaction, transaction_of
 from .working import Run
 
 Message = dramatiq.Message[Any]
@@ -76,12 +75,15 @@ class FirstSend:
         self.inserted = False  # False: the message has been sent before
         self.new: NewAudit | None = None  # None: audit_failed() let the message go without one
 
-    @property
-    def in_transaction(self) -> bool:
-        """Whether the audit will be part of a transaction of the caller's."""
-        return joins_transaction(self.store)
+    def transaction(self) -> Transaction | None:
+        """The transaction of the caller's that the audit will be part of.
 
-    def write(self, message: Message, *, in_transaction: bool = False) -> None:
+        Raises:
+          OptionError: It can't be part of the one that the application lends.
+        """
+        return transaction_of(self.hooks, self.store)
+
+    def write(self, message: Message, transaction: Transaction | None = None) -> None:
         """Write the audit of *message*, once, though RabbitMQ's broker asks again for each of its attempts.
 
         Raises:
@@ -91,9 +93,8 @@ class FirstSend:
             return
         try:
             new = self.audit_of(message)
-            transaction = self.store.database if in_transaction else None
             try:
-                self.inserted = self.store.enqueue(new, transaction=transaction)
+                self._insert(new, transaction)
                 self.new = new
             except Exception as error:
                 self.hooks.audit_failed(self.broker, message, error)
@@ -101,6 +102,13 @@ class FirstSend:
             self.error = error
             raise Refused from error
         self.written = True
+
+    def _insert(self, new: NewAudit, transaction: Transaction | None) -> None:
+        if transaction is None:
+            self.inserted = self.store.enqueue(new)
+            return
+        with transaction.part(is_one_statement=True):
+            self.inserted = self.store.enqueue(new, transaction=transaction.database)
 
     def before_push(self, message: Message) -> None:
         self.write(message)
@@ -143,14 +151,6 @@ class AsItIs:
 
     def before_push(self, message: Message) -> None:
         pass
-
-
-def joins_transaction(store: Store) -> bool:
-    """Whether an audit that is written here and now is part of a transaction of the caller's."""
-    database: Any = store.database
-    if in_memory(database) or not database.in_transaction():
-        return False
-    return not isinstance(database.top_transaction(), peewee._manual)
 
 
 def push(broker_push: Any, what: Underway, delay: int | None) -> Message:

@@ -69,6 +69,7 @@ if command -v pyenv >/dev/null; then
     export PYENV_VERSION
 fi
 others=$(other_pythons)
+make_venv .venv-psycopg2 "$python" -e '.[tests]' psycopg2-binary &
 for version in $others; do
     make_venv ".venv-$version" "python$version" -e '.[tests]' &
 done
@@ -96,8 +97,12 @@ other_suites() {
             tests/working/test_current_audit.py tests/working/test_hooks.py tests/working/test_lease_lost.py \
             tests/working/test_requeue.py tests/working/test_transaction.py tests/connections/test_interrupts_anywhere.py \
             || return 1
+        nice ".venv-$version/bin/python" -m pytest -q -n 3 -k sqlite \
+            tests/adopting/test_sqlalchemy_connections.py tests/adopting/test_sqlalchemy_sessions.py tests/adopting/test_django.py || return 1
     done
     if [ "$1" = 0 ]; then
+        step "psycopg2, which Peewee prefers where it is installed"
+        nice .venv-psycopg2/bin/python -m pytest -q -n 3 -k "psycopg or postgres" tests/adopting || return 1
         step "model, simulation"
         nice "$bin/python" -m pytest -q -n 2 tests/model tests/simulation
     fi

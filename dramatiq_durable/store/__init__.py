@@ -46,6 +46,7 @@ from .many import MOST, Many
 from .migrating import migrate
 from .monitoring import Marked, Stale, instant
 from .operating import Filters, Operating, Tally
+from .place import Place
 from .schema import Schema
 from .tables import Table
 from .waiting import Reach, Waiting
@@ -72,5 +73,5 @@ __all__ = [
 ]
 
 
-class Store(Bulk, Working, Waiting, Many, Operating, Schema):
+class Store(Bulk, Working, Waiting, Many, Operating, Schema, Place):
     """The audits of one namespace in one table."""

@@ -10,7 +10,8 @@ from typing import Any, ClassVar, NamedTuple
 
 import peewee
 
-from ..connections import Connections
+from ..borrowing import is_borrowed
+from ..connections import Connections, Through
 from ..lanes import plain_of
 from ..models import Audit
 from ..signing import Signer
@@ -95,6 +96,11 @@ class Base:
         """Whether a statement of many rows takes a list for each column; see :func:`arrays`."""
         return isinstance(plain_of(self.database), peewee.PostgresqlDatabase)
 
+    def through(self, transaction: peewee.Database) -> Any:
+        """The same audits, all in the caller's *transaction*."""
+        connections: Any = Through(self.database, transaction)
+        return type(self)(self.audit, self.namespace, connections, self._signer)
+
     def reserved(self) -> Any:
         """The same audits, through a connection that nobody else waits for."""
         if self._reserved is None:
@@ -138,6 +144,10 @@ class Base:
         if key not in known:
             known[key] = Rendered(database, build(*shape))
         return known[key]
+
+    def _is_callers(self, database: peewee.Database) -> bool:
+        """Whether it is the application that has begun the transaction on *database*."""
+        return database is self.database or is_borrowed(database)
 
     def _changed(self, query: Any) -> bool:
         changed: int = self._execute(query)

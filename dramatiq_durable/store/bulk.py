@@ -105,7 +105,7 @@ class Bulk(Sending):
         newest = query.order_by(audit.created_at.desc(), audit.id.desc())
         found = [row[0] for row in newest.execute(database)]
         missing = ids - set(found)
-        if missing and database is self.database:
+        if missing and self._is_callers(database):
             # A transaction may not see what others have committed since it began.
             missing -= {row[0] for row in self._execute(query)}
         if missing:

@@ -98,7 +98,7 @@ class Sending(Base):
         # A transaction may not see what others have committed since it began.  A query keeps what it has found.
         return bool(
             (transaction is not None and list(query.clone().execute(transaction)))
-            or (transaction in {None, self.database} and self._execute(query))
+            or ((transaction is None or self._is_callers(transaction)) and self._execute(query))
         )
 
     def push_refused(self, new: NewAudit, *, in_transaction: bool = False) -> bool:

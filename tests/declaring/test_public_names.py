@@ -76,7 +76,7 @@ def test_its_types_are_for_others_too():
 def test_it_is_imported_without_the_drivers_and_brokers_that_are_optional():
     code = (
         "import sys\n"
-        "for name in ('psycopg', 'psycopg2', 'pymysql', 'MySQLdb', 'pika', 'gevent'):\n"
+        "for name in ('psycopg', 'psycopg2', 'pymysql', 'MySQLdb', 'pika', 'gevent', 'django', 'sqlalchemy'):\n"
         "    sys.modules[name] = None\n"
         "import dramatiq_durable, dramatiq_durable.cli\n"
         "durable = dramatiq_durable.DurableMiddleware('sqlite:///:memory:')\n"

@@ -92,6 +92,30 @@ def test_a_task_that_is_made_in_a_transaction_begins_after_it(charge, db, ran, w
     assert ran == [1]
 
 
+def test_the_transaction_of_another_task_of_the_thread_counts(charge, db, ran, work):
+    """For Peewee knows threads, and no tasks."""
+
+    async def main():
+        begun, go_on = asyncio.Event(), asyncio.Event()
+
+        async def wait():
+            with db.atomic():
+                begun.set()
+                await go_on.wait()
+
+        waits = asyncio.create_task(wait())
+        await begun.wait()
+        with pytest.raises(DurableError, match=REFUSED):
+            await charge.send_async("refused")
+        go_on.set()
+        await waits
+        await charge.send_async("after it")
+
+    asyncio.run(main())
+    work()
+    assert ran == ["after it"]
+
+
 def test_in_a_transaction_of_another_database_it_is_sent(charge, database_url, ran, work):
     other = connect(database_url)
 

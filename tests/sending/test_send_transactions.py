@@ -5,10 +5,11 @@ import threading
 from datetime import timedelta
 
 import dramatiq
+import peewee
 import pytest
 from playhouse.db_url import connect
 
-from dramatiq_durable import durable_actor
+from dramatiq_durable import Audit, AuditWriteFailed, DurableMiddleware, durable_actor
 
 
 class Changed(Exception):
@@ -163,6 +164,32 @@ def test_a_refused_send_leaves_the_transaction_as_it_was(
             charge.send(object())
         charge.send(2)
     assert len(audits(durable)) == 2
+    work()
+    assert ran == [1, 2]
+
+
+class Limited(Audit):
+    tenant = peewee.IntegerField(null=True, constraints=[peewee.Check("tenant < 10")])
+
+
+class TenantMiddleware(DurableMiddleware):
+    def audit_columns(self, broker, message):
+        return {"tenant": message.args[0]}
+
+
+def test_after_an_audit_that_the_database_refuses_the_transaction_goes_on(
+    stub_broker, db, ran, work
+):
+    model = type("Model", (Limited,), {"Meta": type("Meta", (), {"database": db})})
+    durable = TenantMiddleware(db, audit_model=model)
+    stub_broker.add_middleware(durable)
+    durable.create_tables()
+    charge = durable_actor(ran.append)
+    with db.atomic():
+        charge.send(1)
+        with pytest.raises(AuditWriteFailed):
+            charge.send(11)
+        charge.send(2)
     work()
     assert ran == [1, 2]
 
