@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from datetime import timedelta
+from collections.abc import Mapping
 from typing import Any
 
 from dramatiq.logging import get_logger
@@ -24,22 +24,12 @@ SMALLEST_BATCH = 10
 
 
 class Cleaning:
-    """Deletes what is past its retention, *largest* audits at a time at the most, until *stopped* is set.
+    """Deletes what is past its retention, *largest* audits at a time at the most, until *stopped* is set."""
 
-    *dead_retention* None keeps dead audits for ever.
-    """
-
-    def __init__(
-        self,
-        stopped: Stop,
-        *,
-        retention: timedelta,
-        dead_retention: timedelta | None,
-        largest: int,
-    ) -> None:
+    def __init__(self, stopped: Stop, retentions: Mapping[str, Any], largest: int) -> None:
         self.logger = get_logger(__name__, type(self))
         self._stopped = stopped
-        self._ages: dict[str, Any] = {"retention": retention, "dead_retention": dead_retention}
+        self._ages = retentions
         self._largest = largest
         self._sizes: dict[Any, int] = {}  # of the next batch, by table
         self._last: dict[

@@ -17,7 +17,7 @@ from .errors import AuditLocked, DatabaseUnreachable, OptionError, SchemaMismatc
 from .grace import Grace
 from .middleware import find_middleware
 from .models import RUNNING
-from .options import FOR_EVER
+from .options import retentions
 from .outages import is_outage
 from .pace import Pace
 from .passes import Pass
@@ -31,8 +31,6 @@ from .store import Stale, Store
 LONGEST_PAUSE = 10.0  # seconds
 LONGEST_RECOVERY = 5.0  # seconds; then the rest waits for the next pass, which comes at once
 LONGEST_CLEANUP = 1.0  # the same
-
-MILLISECOND = timedelta(milliseconds=1)
 
 MAX_RATE = 1_000.0  # messages per second
 
@@ -83,7 +81,7 @@ class Monitor:
         self.middleware = find_middleware(broker)
         options = self.middleware.options
         self.expiration = (
-            expiration if expiration is not None else options["expiration"] * MILLISECOND
+            expiration if expiration is not None else timedelta(milliseconds=options["expiration"])
         )
         self._recovery = Recovery(self.middleware, self.expiration, dry_run=dry_run)
         self._presence = presence_of(broker)
@@ -91,13 +89,7 @@ class Monitor:
         self._search = Search(self._presence)
         self._stopped = Stop()
         self._pace = Pace(max_rate, self._stopped)
-        dead_retention = options["dead_retention"]
-        self._cleaning = Cleaning(
-            self._stopped,
-            retention=options["retention"] * MILLISECOND,
-            dead_retention=None if dead_retention == FOR_EVER else dead_retention * MILLISECOND,
-            largest=batch_size,
-        )
+        self._cleaning = Cleaning(self._stopped, retentions(options), batch_size)
         self._longest = math.inf  # seconds that a pass spends on the stale audits of a store
         self._cut = False
         self._unfinished: list[str] = []  # what a pass that was cut has left, in words

@@ -127,6 +127,15 @@ def check_retention(options: Mapping[str, int]) -> None:
         )
 
 
+def retentions(options: Mapping[str, int]) -> dict[str, Any]:
+    """How long finished audits are kept; None is for ever."""
+    kept, dead = options["retention"], options["dead_retention"]
+    return {
+        "retention": timedelta(milliseconds=kept),
+        "dead_retention": None if dead == FOR_EVER else timedelta(milliseconds=dead),
+    }
+
+
 def check_name(name: Any, what: str) -> None:
     if not isinstance(name, str) or not name:
         raise OptionError(f"{what} must be a text that is not empty, not {name!r}")

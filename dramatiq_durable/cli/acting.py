@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from datetime import timedelta
 from typing import Any
 
 import click
 
 from ..middleware import DurableMiddleware
 from ..models import CANCELLED, DEAD, OPEN
-from ..options import FOR_EVER
+from ..options import retentions
 from ..store import Filters, Store
 from ..store.operating import IDS_PER_STATEMENT
 from .common import (
@@ -90,7 +89,7 @@ def purge(middleware: DurableMiddleware, yes: bool, as_json: bool) -> None:
     Example:
       dramatiq-durable purge app:broker --yes
     """
-    ages = _retention(middleware)
+    ages = retentions(middleware.options)
     counts = [(store, store.count_expired(**ages)) for store in middleware.stores()]
     total = sum(count for _, count in counts)
     if total and not yes:
@@ -172,11 +171,3 @@ def _in_steps(batches: Iterator[int], total: int, label: str) -> int:
             done += count
             bar.update(count)
     return done
-
-
-def _retention(middleware: DurableMiddleware) -> dict[str, Any]:
-    kept, dead = middleware.options["retention"], middleware.options["dead_retention"]
-    return {
-        "retention": timedelta(milliseconds=kept),
-        "dead_retention": None if dead == FOR_EVER else timedelta(milliseconds=dead),
-    }
