@@ -10,6 +10,7 @@ import os
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from datetime import timedelta
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import dramatiq
@@ -24,6 +25,7 @@ from playhouse.db_url import connect
 from tests.support import waiting, working
 from tests.support.app import App
 from tests.support.databases import MariadbServer, PostgresServer
+from tests.support.programs import missing
 from tests.support.rabbitmq import RabbitmqServer
 from tests.support.servers import RedisServer, Server
 
@@ -317,6 +319,13 @@ def audit_of() -> Callable[[dramatiq.Message[Any]], Audit | None]:
 
 
 # Running
+
+
+@pytest.fixture
+def libfaketime() -> str:
+    """What, preloaded, gives a process a wrong clock."""
+    found = list(Path("/usr/lib").glob("*/faketime/libfaketimeMT.so.1"))
+    return str(found[0]) if found else missing("libfaketime is not installed")
 
 
 @pytest.fixture

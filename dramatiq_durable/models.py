@@ -98,3 +98,27 @@ class Audit(peewee.Model):
 
         def table_function(model: Any) -> str:  # noqa: N805 - peewee calls it with the model
             return "durable_audits"
+
+
+class SeenMonitor(peewee.Model):
+    """What a monitor says of itself: a row of ``durable_monitors``, beside the audits.
+
+    Nothing that a monitor does depends on it.  The counts are those since it started.
+    """
+
+    id = peewee.CharField(max_length=32, primary_key=True)
+    namespace = _name()
+    host = _name()
+    pid = peewee.IntegerField()
+    version = _name()
+    interval = peewee.BigIntegerField()  # microseconds between two passes
+
+    started_at = MomentField()
+    seen_at = MomentField()
+    stopped_at = MomentField()
+
+    recovered = peewee.BigIntegerField(default=0)
+    dead = peewee.BigIntegerField(default=0)
+    deleted = peewee.BigIntegerField(default=0)
+    failed = peewee.BigIntegerField(default=0)
+    outage = peewee.BooleanField(default=False)  # the broker took no messages in its last pass

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import time
 from collections.abc import Callable, Sequence
 from datetime import timedelta
@@ -15,6 +16,7 @@ from .backlog import Backlog
 from .cleaning import Cleaning
 from .errors import AuditLocked, DatabaseUnreachable, OptionError, SchemaMismatch
 from .grace import Grace
+from .liveness import Liveness
 from .middleware import find_middleware
 from .models import RUNNING
 from .options import retentions
@@ -52,6 +54,7 @@ class Monitor:
         what comes back after an outage does not crowd out what is sent now.
       expiration: Instead of the middleware's ``expiration``.
       dry_run: Count, but change and send nothing.
+      health_file: Touched by :meth:`run` after each pass that met no error of a database.
 
     Raises:
       DurableError: The broker has no DurableMiddleware.
@@ -67,6 +70,7 @@ class Monitor:
         max_rate: float = MAX_RATE,
         expiration: timedelta | None = None,
         dry_run: bool = False,
+        health_file: str | os.PathLike[str] | None = None,
     ) -> None:
         for name, value in (
             ("interval", interval), ("batch_size", batch_size), ("max_rate", max_rate),
@@ -98,6 +102,7 @@ class Monitor:
         self._resting = Resting(self._pause)
         self._unchecked: set[Any] = set()  # tables that may lack a column
         self._grace = Grace()
+        self.liveness = Liveness(self.middleware, interval, health_file)
 
     def run_once(self) -> Pass:
         """Make one pass.
@@ -147,6 +152,7 @@ class Monitor:
                 self.logger.exception("This pass failed; the next one may not.")
             if not self._cut:
                 self._stopped.wait(self._pause(self._outages))
+        self.liveness.stopped(self._resting.failing())
 
     def stop(self) -> None:
         """Let :meth:`run` return after the pass it is making; may be called from a signal handler.
@@ -166,6 +172,8 @@ class Monitor:
         if len(mismatches) == len(stores) and {s.audit for s in stores} <= self._unchecked:
             raise mismatches[0]
         self._resting.note(awake, errors)
+        if not self.dry_run:
+            self.liveness.passed(done, self._resting.failing())
 
     def _log(self, done: Pass) -> None:
         if done:

@@ -28,7 +28,7 @@ from .options import (
     checked,
     resolve,
 )
-from .store import Store, Table
+from .store import Monitors, Store, Table
 
 AnyActor: TypeAlias = "dramatiq.Actor[Any, Any]"
 
@@ -89,9 +89,14 @@ class Registry:
         policies = [resolve(self.options), *(resolve(a.options, self.options) for a in actors)]
         return list(dict.fromkeys(map(self.store_for, policies)))
 
+    @property
+    def monitors(self) -> Monitors:
+        """The monitors that were seen, in a table beside the audits of the actors that name no ``audit_model``."""
+        return Monitors(self.store)
+
     def tables(self) -> list[Table]:
         """The tables of this broker, as this version wants them."""
-        return [store.table for store in self.stores()]
+        return [*(store.table for store in self.stores()), self.monitors.table]
 
     def store_for(self, policy: Policy) -> Store:
         """Where the audits of messages with this policy are."""

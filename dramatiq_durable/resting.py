@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 from dramatiq.logging import get_logger
@@ -31,6 +31,9 @@ class Resting:
     def awake(self, stores: Sequence[Store]) -> list[Store]:
         now = time.monotonic()
         return [s for s in stores if s not in self._rests or self._rests[s].until <= now]
+
+    def failing(self) -> Collection[Store]:
+        return self._rests.keys()
 
     def note(self, served: Sequence[Store], errors: Mapping[Store, Exception]) -> None:
         """What came of a pass over those *served*."""

@@ -10,6 +10,7 @@ from typing import Any
 import click
 
 from .acting import cancel, purge, retry
+from .doctor import doctor
 from .looking import list_audits, show, status
 from .running import monitor
 from .schema import schema
@@ -62,5 +63,5 @@ def main() -> None:
     """
 
 
-for command in (monitor, status, list_audits, show, retry, cancel, purge, schema):
+for command in (monitor, doctor, status, list_audits, show, retry, cancel, purge, schema):
     main.add_command(command)

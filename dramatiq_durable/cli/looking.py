@@ -12,8 +12,9 @@ import dramatiq
 from ..errors import SignatureRefused
 from ..middleware import DurableMiddleware
 from ..models import STATES, Audit
-from ..store import Filters, Store
+from ..store import Filters, Seen, Store
 from .common import Duration, Problem, broker_argument, modules_argument, modules_option, on_broker
+from .monitors import monitor_as_dict, monitors_seen
 from .printing import as_dict, json_or_repr, print_json, print_table, printable
 
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs.")
@@ -61,7 +62,7 @@ def filters_of(
 @json_option
 @on_broker
 def status(middleware: DurableMiddleware, as_json: bool) -> None:
-    """Count the audits by state, queue and actor, and say how old the oldest stale one is.
+    """Count the audits by state, queue and actor, say how old the oldest stale one is, and which monitors run.
 
     While the broker is down few are stale, for each failed pass of the monitor puts them off by its pause.
 
@@ -76,6 +77,7 @@ def status(middleware: DurableMiddleware, as_json: bool) -> None:
     for tally in tallies:
         states[tally.state] += tally.count
     stale = sum(tally.stale for tally in tallies)
+    monitors = monitors_seen(middleware)
     if as_json:
         print_json(
             {
@@ -93,6 +95,7 @@ def status(middleware: DurableMiddleware, as_json: bool) -> None:
                     }
                     for tally in tallies
                 ],
+                "monitors": None if monitors is None else list(map(monitor_as_dict, monitors)),
             }
         )
         return
@@ -101,10 +104,24 @@ def status(middleware: DurableMiddleware, as_json: bool) -> None:
         click.echo(f"{stale} stale, the oldest for {printable(oldest)}")
     else:
         click.echo("none stale")
+    for line in _monitor_lines(monitors):
+        click.echo(line)
     if tallies:
         click.echo()
         rows = [(t.queue_name, t.actor_name, t.state, t.count, t.stale or None) for t in tallies]
         print_table(("QUEUE", "ACTOR", "STATE", "COUNT", "STALE"), rows)
+
+
+def _monitor_lines(monitors: list[Seen] | None) -> list[str]:
+    if monitors is None:
+        return ["which monitors run is not known; `doctor` says why"]
+    lines = []
+    for seen in monitors:
+        did = "stopped" if seen.stopped else "was seen"
+        every = f"{seen.monitor.interval.total_seconds():g} s"
+        which = f"monitor {printable(seen)} ({printable(seen.monitor.version)}, every {every})"
+        lines.append(f"{which} {did} {printable(seen.ago)} ago")
+    return lines or ["no monitor was seen"]
 
 
 @click.command("list")

@@ -54,6 +54,11 @@ def printable(value: Any) -> str:
     return "".join(c if c.isprintable() else repr(c)[1:-1] for c in str(value))
 
 
+def iso(moment: datetime) -> str:
+    """A moment in UTC, for programs."""
+    return moment.isoformat(timespec="microseconds") + "Z"
+
+
 def as_dict(audit: Audit) -> dict[str, Any]:
     """Everything but the payload; times as ISO 8601 in UTC, durations in seconds."""
     columns: dict[str, Any] = {}
@@ -62,7 +67,7 @@ def as_dict(audit: Audit) -> dict[str, Any]:
         if field.name == "payload":
             continue
         if isinstance(value, datetime):
-            value = value.isoformat(timespec="microseconds") + "Z"
+            value = iso(value)
         elif field.name in ("job_timeout", "lease", "backoff"):
             value /= 1_000_000
         columns[field.name] = value

@@ -7,6 +7,7 @@ import signal
 import sys
 from dataclasses import asdict
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import click
@@ -32,6 +33,12 @@ class Rate(click.FloatRange):
         if math.isnan(number):
             self.fail(f"{value!r} is not a number", param, ctx)
         return number
+
+
+def _in_a_folder(ctx: Any, param: Any, path: Path | None) -> Path | None:
+    if path is not None and not path.absolute().parent.is_dir():
+        raise click.BadParameter(f"{str(path.parent)!r} is no folder", ctx, param)
+    return path
 
 
 @click.command()
@@ -88,6 +95,15 @@ class Rate(click.FloatRange):
     show_envvar=True,
     help="Make one pass that changes and sends nothing, print what it would do, exit.",
 )
+@click.option(
+    "--health-file",
+    type=click.Path(dir_okay=False, writable=True, path_type=Path),
+    callback=_in_a_folder,
+    metavar="PATH",
+    envvar="DRAMATIQ_DURABLE_HEALTH_FILE",
+    show_envvar=True,
+    help="Touch this file after each pass that met no error of a database.",
+)
 @json_option
 @on_broker
 def monitor(
@@ -98,6 +114,7 @@ def monitor(
     expiration: timedelta | None,
     once: bool,
     dry_run: bool,
+    health_file: Path | None,
     as_json: bool,
 ) -> None:
     """Enqueue stale jobs again; give up expired audits, delete old finished ones.
@@ -119,11 +136,15 @@ def monitor(
         max_rate=max_rate,
         expiration=expiration,
         dry_run=dry_run,
+        health_file=health_file,
     )
     if once or dry_run:
         for store in middleware.stores():
             store.check_table()
         done = watcher.run_once()
+        if not dry_run:
+            watcher.liveness.passed(done)
+            watcher.liveness.stopped()
         if as_json:
             print_json(asdict(done))
         else:

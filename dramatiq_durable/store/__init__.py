@@ -45,6 +45,7 @@ from .differences import Difference, differences
 from .many import MOST, Many
 from .migrating import migrate
 from .monitoring import Marked, Stale, instant
+from .monitors import Monitors, Presented, Seen
 from .operating import Filters, Operating, Tally
 from .place import Place
 from .schema import Schema
@@ -61,8 +62,11 @@ __all__ = [
     "Filters",
     "Held",
     "Marked",
+    "Monitors",
     "NewAudit",
+    "Presented",
     "Reach",
+    "Seen",
     "Stale",
     "Store",
     "Table",

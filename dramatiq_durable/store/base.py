@@ -130,7 +130,7 @@ class Base:
 
     def _execute(self, query: Any) -> Any:
         """Run *query* on a connection of our own; the row count of a write, the rows of a select."""
-        return self.connections.run(lambda lane: _materialised(query.execute(lane)))
+        return self.connections.run(lambda lane: materialised(query.execute(lane)))
 
     def _write(self, build: Callable[..., Any], *shape: Hashable, **values: Any) -> int:
         """Run what *build* makes of *shape* with *values* for its parameters; returns how many rows it has changed."""
@@ -206,7 +206,7 @@ def _said_by(error: BaseException) -> str:
         return f"({type(second).__name__} in its text)"
 
 
-def _materialised(result: Any) -> Any:
+def materialised(result: Any) -> Any:
     # Rows must be read before the connection is lent to another thread.
     return result if isinstance(result, (int, type(None))) else list(result)
 

@@ -71,6 +71,15 @@ class Operating(Base):
         due_at, now = rows[0]
         return None if due_at is None else timedelta(microseconds=int(now) - int(due_at))
 
+    def clock_error(self) -> timedelta:
+        """How far this machine's clock is ahead of the database's, as far as the answer's way allows to say."""
+        sent = self.sender_clock()
+        [[now]] = self._execute(peewee.Select(columns=[self.now()]).tuples())
+        came = self.sender_clock()
+        milliseconds = int(now) / 1_000
+        ahead = min(came - milliseconds, 0) or max(sent - milliseconds, 0)
+        return timedelta(milliseconds=ahead)
+
     def list_audits(
         self, filters: Filters | None = None, *, limit: int | None = None
     ) -> list[Audit]:

@@ -3,10 +3,13 @@
 import functools
 import json
 import types
+import uuid
+from datetime import timedelta
 
 import pytest
 
 from dramatiq_durable import durable_actor
+from dramatiq_durable.store import Presented
 from tests.support.commands import command_for
 
 
@@ -99,3 +102,16 @@ def states(durable):
         return [None if audit is None else audit.state for audit in found]
 
     return of
+
+
+@pytest.fixture
+def seen(durable):
+    """``seen(interval=1, …)``: a monitor says that it is there; what it says is returned."""
+
+    def say(interval=1, of=durable, **changes):
+        pause = timedelta(seconds=interval)
+        monitor = Presented(uuid.uuid4().hex, "host", 7, "1.2.3", pause, **changes)
+        of.monitors.say(monitor, timedelta(0))
+        return monitor
+
+    return say

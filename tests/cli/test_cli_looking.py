@@ -41,9 +41,10 @@ def rows(text):
 def test_status_counts_by_state_queue_and_actor(command, jobs):
     done = command("status")
     assert (done.exit_code, done.stderr) == (0, "")
-    summary, stale, _, table = done.stdout.split("\n", 3)
+    summary, stale, monitors, _, table = done.stdout.split("\n", 4)
     assert summary == "3 pending, 0 running, 1 completed, 1 dead, 0 cancelled"
     assert "2 stale" in stale
+    assert monitors == "no monitor was seen"
     assert [list(row.values()) for row in rows(table)] == [
         ["default", "charge", "completed", "1"],
         ["default", "charge", "dead", "1"],
@@ -84,6 +85,7 @@ def test_status_in_json(printed, jobs):
                 ("mails", "mail", "pending", 2, 1),
             ]
         ],
+        "monitors": [],
     }
 
 

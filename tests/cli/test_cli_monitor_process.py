@@ -1,9 +1,15 @@
 """monitor as a process: signals, what it logs and where."""
 
+import json
+import os
+import re
 import signal
+import subprocess
+import time
 
 import pytest
 
+from tests.support.app import SOURCE
 from tests.support.servers import free_port
 
 APP = """
@@ -160,3 +166,58 @@ def test_a_database_that_does_not_answer_is_waited_for(app):
     process.terminate()
     assert process.wait() == 0
     assert "hunter2" not in process.output()
+
+
+def test_it_touches_its_health_file_and_is_seen_until_it_is_told_to_stop(shop, eventually):
+    health = shop.folder / "health"
+    process = shop.monitor("--interval", "10ms", "--health-file", "health")
+    eventually(health.exists)
+    os.utime(health, (1, 1))
+    eventually(lambda: health.stat().st_mtime > 1)
+    assert shop.run("doctor", "app:broker").returncode == 0
+    [monitor] = json.loads(shop.run("status", "app:broker", "--json").stdout)["monitors"]
+    assert (monitor["pid"], monitor["stopped"]) == (process.pid, False)
+    process.terminate()
+    assert process.wait() == 0
+    [monitor] = json.loads(shop.run("status", "app:broker", "--json").stdout)["monitors"]
+    assert (monitor["pid"], monitor["stopped"]) == (process.pid, True)
+
+
+@pytest.mark.parametrize(("age", "healthy"), [(60, True), (300, False), (None, False)])
+def test_the_probe_of_readme_and_example_goes_by_the_age_of_the_file(tmp_path, age, healthy):
+    readme, compose = (
+        (SOURCE / name).read_text() for name in ("README.md", "examples/deploy/compose.yaml")
+    )
+    [probe] = re.findall("A probe is `(.+?)`", readme)
+    assert probe.replace("$", "$$").replace("PATH", "/tmp/monitor.health") in compose
+    health = tmp_path / "health"
+    if age is not None:
+        health.touch()
+        then = time.time() - age
+        os.utime(health, (then, then))
+    done = subprocess.run(["/bin/sh", "-c", probe.replace("PATH", str(health))], check=False)
+    assert (done.returncode == 0) == healthy
+
+
+def test_one_that_was_killed_is_not_said_to_have_stopped(shop, durable, eventually):
+    process = shop.monitor("--interval", "10ms")
+    eventually(durable.monitors.seen)
+    process.kill()
+    [seen] = durable.monitors.seen()
+    assert not seen.stopped
+
+
+def test_a_single_pass_is_seen_too_but_not_a_dry_run(shop, durable):
+    shop.run("monitor", "app:broker", "--dry-run", "--health-file", "health").check_returncode()
+    assert (durable.monitors.seen(), (shop.folder / "health").exists()) == ([], False)
+    for _ in range(2):
+        shop.run("monitor", "app:broker", "--once", "--health-file", "health").check_returncode()
+    [seen] = durable.monitors.seen()
+    assert (seen.stopped, (shop.folder / "health").exists()) == (True, True)
+
+
+@pytest.mark.parametrize("path", ["no such folder/health", "."])
+def test_a_health_file_that_cannot_be_is_a_usage_error(shop, path):
+    done = shop.run("monitor", "app:broker", "--once", "--health-file", path)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "--health-file" in done.stderr

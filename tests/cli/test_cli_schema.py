@@ -115,7 +115,7 @@ def test_several_may_create_the_tables_at_the_same_time(app, database_url, db):
     (shop.folder / "go").touch()
     for process in racing:
         assert process.wait() == 0, process.output()
-        assert process.output().count("is ready") == 1 + TABLES
+        assert process.output().count("is ready") == 1 + TABLES + 1
     columns, plain = described(db)
     assert len(plain) >= 3
     for number in range(TABLES):
@@ -134,7 +134,8 @@ def test_the_ddl_executed_by_hand_makes_the_table_that_the_command_makes(shop, d
     assert described(db) == by_hand
     assert sends_and_works()
 
-    db.execute_sql("DROP TABLE durable_audits")
+    for table in ("durable_audits", "durable_monitors"):
+        db.execute_sql(f"DROP TABLE {table}")
     assert shop.run("schema", "create", "app:broker").returncode == 0
     assert described(db) == by_hand
 
@@ -179,16 +180,17 @@ def test_check_says_what_differs_and_what_to_do_and_that_nothing_does(older):
         [
             "durable_audits: the column signature is missing",
             "durable_audits: the index durable_audits_due is missing",
+            "durable_monitors is as this version wants it",
         ],
     )
     assert done.stderr == "Error: 2 differences; run `dramatiq-durable schema migrate app:broker`\n"
     older.run("schema", "migrate", "app:broker").check_returncode()
     done = older.run("schema", "check", "app:broker")
-    assert (done.returncode, done.stdout, done.stderr) == (
-        0,
-        "durable_audits is as this version wants it\n",
-        "",
-    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.splitlines() == [
+        "durable_audits is as this version wants it",
+        "durable_monitors is as this version wants it",
+    ]
 
 
 @pytest.mark.failure(43)
@@ -213,9 +215,10 @@ def test_migrate_prints_what_it_executes_and_the_second_time_nothing(older):
     assert (dry.returncode, dry.stderr) == (0, "")
     done = older.run("schema", "migrate", "app:broker")
     assert (done.returncode, done.stderr) == (0, "")
-    assert done.stdout == f"{dry.stdout}durable_audits is ready\n"
+    ready = "durable_audits is ready\ndurable_monitors is ready\n"
+    assert done.stdout == f"{dry.stdout}{ready}"
     again = older.run("schema", "migrate", "app:broker")
-    assert (again.returncode, again.stdout) == (0, "durable_audits is ready\n")
+    assert (again.returncode, again.stdout) == (0, ready)
 
 
 @pytest.mark.failure(43)
@@ -227,7 +230,7 @@ def test_what_only_the_application_can_mend_is_named(command_on, stub_broker, du
     durable.store.connections.close()
     done = command_on(stub_broker)(f"schema {name.split()[0]}", *name.split()[1:])
     assert done.exit_code == 1
-    assert "is ready" not in done.stdout
+    assert "durable_audits is ready" not in done.stdout
     [line] = done.stderr.splitlines()
     assert "by a migration of your own: durable_audits: the column actor_name" in line
     assert "run `" not in line
@@ -266,6 +269,7 @@ def test_tables_of_one_name_in_two_databases_are_told_apart(app, sqlite_url, sql
     assert created.stdout.splitlines() == [
         "durable_audits of Audit is ready",
         "durable_audits of Other is ready",
+        "durable_monitors is ready",
     ]
     sqlite_db.execute_sql("ALTER TABLE durable_audits DROP COLUMN signature")
     checked = shop.run("schema", "check", "app:broker")
@@ -273,4 +277,5 @@ def test_tables_of_one_name_in_two_databases_are_told_apart(app, sqlite_url, sql
     assert checked.stdout.splitlines() == [
         "durable_audits of Audit: the column signature is missing",
         "durable_audits of Other is as this version wants it",
+        "durable_monitors is as this version wants it",
     ]

@@ -154,6 +154,15 @@ def test_after_the_migration_the_table_is_as_a_new_one(db, command):
     assert migrated == described(db)
 
 
+@pytest.mark.usefixtures("rows")
+def test_after_the_migration_monitors_are_seen(stub_broker, command):
+    assert command("schema migrate").exit_code == 0
+    monitor = Monitor(stub_broker)
+    monitor.liveness.passed(monitor.run_once())
+    done = command("doctor")
+    assert (done.exit_code, "monitor: " in done.stdout) == (0, True)
+
+
 def test_no_row_is_changed(rows, db, command):
     names = ", ".join(("id", *COLUMNS))
 

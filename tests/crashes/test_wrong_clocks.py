@@ -6,12 +6,9 @@ SQLite has no clock of its own: all of its processes are on one machine, and sha
 import json
 from contextlib import contextmanager
 from datetime import datetime, timedelta, timezone
-from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-
-from tests.support.programs import missing
 
 from .staging import LONG
 
@@ -56,12 +53,6 @@ LASTING = {"heartbeat_interval": 2_000, "job_timeout": 10_000}
 SHORT = {"heartbeat_interval": 500, "job_timeout": 1_000}
 #: Seconds that the clocks of sender, worker and monitor are ahead.
 WRONG = {"postgres": (300, -300, 300), "mariadb": (-300, 300, -300)}
-
-
-@pytest.fixture
-def libfaketime():
-    found = list(Path("/usr/lib").glob("*/faketime/libfaketimeMT.so.1"))
-    return str(found[0]) if found else missing("libfaketime is not installed")
 
 
 class WrongStage:

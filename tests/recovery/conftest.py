@@ -1,5 +1,6 @@
 """A broker whose every message can be lost, workers that die, and what a monitor did."""
 
+import logging
 import threading
 import uuid
 from contextlib import contextmanager
@@ -71,6 +72,17 @@ def passes(sqlite_db, eventually):
     sqlite_db.query_hooks.append(note)
     yield passes
     sqlite_db.query_hooks.remove(note)
+
+
+@pytest.fixture
+def said(caplog):
+    """``said()``: the warnings of a monitor that has trouble to show that it is alive."""
+
+    def warnings():
+        found = [r for r in caplog.records if "This monitor has trouble to show" in r.getMessage()]
+        return [record.getMessage() for record in found if record.levelno == logging.WARNING]
+
+    return warnings
 
 
 @pytest.fixture

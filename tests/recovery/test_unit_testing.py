@@ -190,7 +190,7 @@ def test_a_transaction_needs_a_database_in_a_file(stub_broker, tmp_path, work):
     settle.send()
     work()
     assert [audit.state for audit in durable.store.list_audits()] == ["completed"]
-    assert durable.database.get_tables() == ["durable_audits", "settled"]
+    assert "settled" in durable.database.get_tables()
     durable.database.close()
     durable.store.connections.close()
 

@@ -1,14 +1,21 @@
-"""Somebody who can write the table of audits, the command, and all that is logged and shown."""
+"""Somebody who can write the table of audits or lacks a right, the command, and all that is logged and shown."""
 
 import functools
 import logging
+import re
 import traceback
 
 import dramatiq
 import pytest
 from dramatiq.brokers.stub import StubBroker
 
-from dramatiq_durable import DurableMiddleware, Monitor, RequeueImmediately, durable_actor
+from dramatiq_durable import (
+    DurableMiddleware,
+    Monitor,
+    RequeueImmediately,
+    current_audit,
+    durable_actor,
+)
 from tests.support import working
 from tests.support.commands import command_for
 
@@ -87,3 +94,92 @@ def process(db):
         each.broker.close()
         for store in each.durable.stores():
             store.connections.close()
+
+
+class Picky(dramatiq.Middleware):
+    def before_enqueue(self, broker, message, delay):
+        if message.args == ("refused",):
+            raise dramatiq.middleware.MiddlewareError
+
+
+class Broker(StubBroker):
+    """Has no room for what is called "full"."""
+
+    def enqueue(self, message, *, delay=None):
+        if message.args == ("full",):
+            for middleware in self.middleware:
+                middleware.before_enqueue(self, message, delay)
+            raise ConnectionError
+        return super().enqueue(message, delay=delay)
+
+
+@pytest.fixture
+def grant(database_url, db):
+    """``grant(right)`` to the user ``app``: ``SELECT``, ``CREATE``; ``SELECT ON durable_audits`` as in the README."""
+    user, host = ("app", "") if "postgres" in database_url else ("'app'@'127.0.0.1'", "mysql")
+    schema = "SCHEMA public" if not host else f"{database_url.rpartition('/')[2]}.*"
+    db.execute_sql(f"CREATE USER {user}")
+
+    def grant(right):
+        on = "" if " ON " in right else f" ON {schema if right in OF_SCHEMA else 'durable_audits'}"
+        db.execute_sql(f"GRANT {right}{on} TO {user}")
+        if not host and right == "INSERT":
+            db.execute_sql(f"GRANT USAGE ON SEQUENCE durable_audits_id_seq TO {user}")
+
+    yield grant
+    if not host:
+        db.execute_sql(f"DROP OWNED BY {user}")
+    db.execute_sql(f"DROP USER {user}")
+
+
+OF_SCHEMA = {"CREATE", "INDEX"}
+
+
+@pytest.fixture
+def jobs(db):
+    """``jobs(database)``: a broker on *database*, and what its durable actor has run."""
+    made = []
+
+    def make(database):
+        broker = Broker()
+        durable = DurableMiddleware(database)
+        broker.add_middleware(durable)
+        broker.add_middleware(Picky())
+        made.append(durable)
+        ran = []
+
+        @durable_actor(
+            broker=broker, max_retries=0, job_timeout=1_000, heartbeat_interval=25, throws=KeyError
+        )
+        def job(what):
+            ran.append(what)
+            if what == "requeue":
+                raise RequeueImmediately
+            if what == "transaction":
+                audit = current_audit()
+                assert audit is not None
+                with audit.transaction():
+                    pass
+            if what in {"fail", "dead"}:
+                raise KeyError if what == "dead" else ValueError
+
+        return broker, durable, job, ran
+
+    yield make
+    for durable in made:
+        for connections in (durable.store.connections, durable.database):
+            connections.close()
+
+
+@pytest.fixture
+def owner(jobs, db):
+    """The same for the user that owns the table, which is there."""
+    made = jobs(db)
+    made[1].create_tables()
+    return made
+
+
+@pytest.fixture
+def of_app(jobs, database_url):
+    """The same for the user ``app``."""
+    return jobs(re.sub("//(postgres|root)@", "//app@", database_url))

@@ -1,28 +1,31 @@
 """The rights that the README names for each role are enough, and all of them are needed."""
 
 import re
-from contextlib import nullcontext
 from pathlib import Path
 
 import dramatiq
 import peewee
 import pytest
-from dramatiq.brokers.stub import StubBroker
 
-from dramatiq_durable import (
-    AuditWriteFailed,
-    DurableError,
-    DurableMiddleware,
-    Monitor,
-    RequeueImmediately,
-    current_audit,
-    durable_actor,
-)
+from dramatiq_durable import DurableError, Monitor
 
 README = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
 GRANTS = re.findall(r"`GRANT ([^`]+) TO app`", README)
+
+
+def rights_in(text):
+    """``SELECT``, ``SELECT ON durable_monitors``: what a row of the README's table names."""
+    audits, _, others = text.partition(";")
+    monitors = others if "durable_monitors" in others else ""
+    verbs = "SELECT|INSERT|UPDATE|DELETE"
+    return [
+        *re.findall(verbs, audits),
+        *(f"{verb} ON durable_monitors" for verb in re.findall(verbs, monitors)),
+    ]
+
+
 RIGHTS = {
-    role: re.findall("SELECT|INSERT|UPDATE|DELETE", rights.partition(";")[0])
+    role: rights_in(rights)
     for role, rights in re.findall(r"^\| (.+) \| (SELECT.*) \|$", README, re.MULTILINE)
 }
 
@@ -32,97 +35,8 @@ pytestmark = [
 ]
 
 
-class Picky(dramatiq.Middleware):
-    def before_enqueue(self, broker, message, delay):
-        if message.args == ("refused",):
-            raise dramatiq.middleware.MiddlewareError
-
-
-class Broker(StubBroker):
-    """Has no room for what is called "full"."""
-
-    def enqueue(self, message, *, delay=None):
-        if message.args == ("full",):
-            for middleware in self.middleware:
-                middleware.before_enqueue(self, message, delay)
-            raise ConnectionError
-        return super().enqueue(message, delay=delay)
-
-
 @pytest.fixture
-def grant(database_url, db):
-    """``grant(right)`` to the user ``app``: ``SELECT``, ``CREATE``; ``SELECT ON durable_audits`` as in the README."""
-    user, host = ("app", "") if "postgres" in database_url else ("'app'@'127.0.0.1'", "mysql")
-    schema = "SCHEMA public" if not host else f"{database_url.rpartition('/')[2]}.*"
-    db.execute_sql(f"CREATE USER {user}")
-
-    def grant(right):
-        on = "" if " ON " in right else f" ON {schema if right in OF_SCHEMA else 'durable_audits'}"
-        db.execute_sql(f"GRANT {right}{on} TO {user}")
-        if not host and right == "INSERT":
-            db.execute_sql(f"GRANT USAGE ON SEQUENCE durable_audits_id_seq TO {user}")
-
-    yield grant
-    if not host:
-        db.execute_sql(f"DROP OWNED BY {user}")
-    db.execute_sql(f"DROP USER {user}")
-
-
-OF_SCHEMA = {"CREATE", "INDEX"}
-
-
-@pytest.fixture
-def jobs(db):
-    """``jobs(database)``: a broker on *database*, and what its durable actor has run."""
-    made = []
-
-    def make(database):
-        broker = Broker()
-        durable = DurableMiddleware(database)
-        broker.add_middleware(durable)
-        broker.add_middleware(Picky())
-        made.append(durable)
-        ran = []
-
-        @durable_actor(
-            broker=broker, max_retries=0, job_timeout=1_000, heartbeat_interval=25, throws=KeyError
-        )
-        def job(what):
-            ran.append(what)
-            if what == "requeue":
-                raise RequeueImmediately
-            if what == "transaction":
-                audit = current_audit()
-                assert audit is not None
-                with audit.transaction():
-                    pass
-            if what in {"fail", "dead"}:
-                raise KeyError if what == "dead" else ValueError
-
-        return broker, durable, job, ran
-
-    yield make
-    for durable in made:
-        for connections in (durable.store.connections, durable.database):
-            connections.close()
-
-
-@pytest.fixture
-def owner(jobs, db):
-    """The same for the user that owns the table, which is there."""
-    made = jobs(db)
-    made[1].create_tables()
-    return made
-
-
-@pytest.fixture
-def of_app(jobs, database_url):
-    """The same for the user ``app``."""
-    return jobs(re.sub("//(postgres|root)@", "//app@", database_url))
-
-
-@pytest.fixture
-def roles(owner, of_app, work, clock, command_on, audits):
+def roles(owner, of_app, work, clock, command_on, audits, caplog):
     """What each role does, with the rights of ``app``; it raises when something is not done."""
     broker, durable, job, _ran = of_app
     _, owned, owners_job, _ = owner
@@ -166,7 +80,11 @@ def roles(owner, of_app, work, clock, command_on, audits):
         for what in ("stale", "also stale"):
             owners_job.send(what)
         clock.move(hours=1)
-        assert Monitor(broker).run_once().recovered == 2
+        done = (watcher := Monitor(broker)).run_once()
+        assert done.recovered == 2
+        watcher.liveness.passed(done)
+        assert len(owned.monitors.seen()) == 1
+        assert "has trouble to show" not in caplog.text
         clock.move(days=4)
         assert Monitor(broker).run_once().dead == 2
         clock.move(days=20)
@@ -174,12 +92,13 @@ def roles(owner, of_app, work, clock, command_on, audits):
 
     def run(*words):
         done = command_on(broker)(*words)
-        assert done.exit_code == 0, done.stderr
+        assert done.exit_code == 0, done.output
 
     def looking():
         message_id = owners_job.send("look").message_id
         for words in (
             ("status",), ("list",), ("show", message_id, "--arguments"), ("schema check",),
+            ("doctor", "--skip", "monitor", "--skip", "options"),
         ):  # fmt: skip
             run(*words)
 
@@ -198,7 +117,7 @@ def roles(owner, of_app, work, clock, command_on, audits):
         "sender": sender,
         "worker": worker,
         "monitor": monitor,
-        "`status`, `list`, `show`, `schema check`": looking,
+        "`status`, `doctor`, `list`, `show`, `schema check`": looking,
         "`retry`, `cancel`": acting,
         "`purge`": purge,
     }
@@ -226,113 +145,9 @@ def test_a_role_does_not_work_without_one_of_its_rights(roles, grant, role, miss
 def test_with_what_the_readme_grants_to_an_application_all_roles_work(
     roles, grant, owner, database_url
 ):
-    assert len(GRANTS) == 2
-    for right in GRANTS[: 2 if "postgres" in database_url else 1]:
+    assert len(GRANTS) == 3
+    for right in GRANTS[: 3 if "postgres" in database_url else 2]:
         grant(right)
     for act in roles.values():
         act()
         owner[1].database.execute_sql("DELETE FROM durable_audits")
-
-
-def test_the_table_is_created_with_the_rights_for_it(of_app, grant, database_url, command_on):
-    of_it = re.findall("CREATE|INDEX|SELECT", rights_of("schema create", database_url))
-    create = command_on(of_app[0])
-    for right in of_it:
-        assert create("schema create").exit_code != 0
-        if right == "SELECT":
-            # A right on a table that is not there yet is one on all of the database.
-            right = f"SELECT ON {database_url.rpartition('/')[2]}.*"  # noqa: PLW2901
-        grant(right)
-    assert create("schema create").stdout == "durable_audits is ready\n"
-
-
-@pytest.fixture
-def older(owner, db):
-    """The table lacks a column and an index of it is another."""
-    suffix = " ON durable_audits" if isinstance(db, peewee.MySQLDatabase) else ""
-    for statement in (
-        "ALTER TABLE durable_audits DROP COLUMN signature",
-        f"DROP INDEX durable_audits_due{suffix}",
-        "CREATE INDEX durable_audits_due ON durable_audits (namespace, due_at)",
-    ):
-        db.execute_sql(statement)
-    db.close()
-
-
-def rights_of(command, database_url):
-    """What the README says that *command* needs on the database of this test."""
-    [rights] = re.findall(rf"^\| `{command}` \| (.+) \|$", README, re.MULTILINE)
-    postgres, mysql = rights.split(";")
-    return postgres if "postgres" in database_url else mysql
-
-
-@pytest.mark.usefixtures("older")
-def test_the_table_is_migrated_with_the_rights_for_it(of_app, grant, database_url, command_on, db):
-    rights = rights_of("schema migrate", database_url)
-    migrate = command_on(of_app[0])
-    assert migrate("schema migrate").exit_code != 0
-    for right in re.findall("to own|ALTER|CREATE|INDEX|INSERT|SELECT", rights):
-        if right == "to own":
-            db.execute_sql("ALTER TABLE durable_audits OWNER TO app")
-        elif "mysql" in database_url:
-            grant(f"{right} ON durable_audits")
-        else:
-            assert migrate("schema migrate").exit_code != 0
-            grant(right)
-    done = migrate("schema migrate")
-    assert (done.exit_code, done.stderr) == (0, "")
-    assert done.stdout.endswith("durable_audits is ready\n")
-
-
-@pytest.mark.usefixtures("older")
-def test_who_may_not_migrate_the_table_is_told_what_that_needs(of_app, grant, command_on):
-    grant("SELECT")
-    done = command_on(of_app[0])("schema migrate")
-    assert done.exit_code == 1
-    [line] = done.stderr.splitlines()
-    assert "the database refuses it" in line
-    assert "only the owner of the table may change it" in line
-
-
-@pytest.mark.usefixtures("owner")
-def test_who_sees_nothing_of_the_table_is_told_so_and_not_that_all_is_missing(
-    of_app, grant, command_on
-):
-    grant("INDEX" if "mysql" in str(of_app[1].database.connect_params) else "CREATE")
-    done = command_on(of_app[0])("schema check")
-    assert (done.exit_code, done.stdout) == (1, "")
-    assert "grant" in done.stderr
-
-
-@pytest.mark.usefixtures("owner")
-def test_a_command_says_which_right_is_missing(of_app, grant, command_on):
-    grant("DELETE")
-    done = command_on(of_app[0])("status")
-    assert (done.exit_code, done.stdout) == (1, "")
-    [line] = done.stderr.splitlines()
-    assert "denied" in line
-    assert "durable_audits" in line
-    assert "grant its user SELECT, INSERT, UPDATE and DELETE" in line
-
-
-def test_who_may_not_create_the_table_is_told_what_that_needs(
-    of_app, grant, database_url, command_on
-):
-    if "mysql" in database_url:
-        grant("INDEX")  # or the user may not even connect to the database
-    done = command_on(of_app[0])("schema create")
-    assert (done.exit_code, done.stdout) == (1, "")
-    [line] = done.stderr.splitlines()
-    assert "denied" in line
-    assert "who creates the table needs CREATE" in line
-
-
-@pytest.mark.parametrize("in_transaction", [False, True])
-def test_a_sender_says_which_right_is_missing(of_app, owner, grant, audits, in_transaction):
-    _, durable, job, _ = of_app
-    _, owned, _, _ = owner
-    grant("SELECT")
-    around = durable.database.atomic() if in_transaction else nullcontext()
-    with pytest.raises(AuditWriteFailed, match=r"denied.*grant its user SELECT, INSERT"), around:
-        job.send("now")
-    assert audits(owned) == []

@@ -1,12 +1,14 @@
 """Names are parameters, never SQL; those of tables are quoted, and checked for what would end the quotes."""
 
 import json
+from datetime import timedelta
 
 import peewee
 import pytest
 from dramatiq.brokers.stub import StubBroker
 
 from dramatiq_durable import Audit, DurableError, DurableMiddleware, Monitor, durable_actor
+from dramatiq_durable.store import differences, migrate
 
 TABLE = "durable_audits"
 HOSTILE = f"x'; DROP TABLE {TABLE}; -- \" ` % %s %(a)s ? :a \\ \\' /* {{}} é"
@@ -126,8 +128,13 @@ def test_a_table_may_have_an_unusual_name(make_broker, db, work, clock, name):
     assert Monitor(broker).run_once().recovered == 1
     work(broker)
     assert ran == [1]
+    assert differences(durable.store.table) == []
     with db.connection_context():
-        assert db.get_tables() == [name]
+        assert set(db.get_tables()) == {name, "durable_monitors"}
+        db.execute_sql(f"ALTER TABLE {durable.store.table.quoted()} DROP COLUMN signature")
+    durable.store.connections.close()
+    assert migrate(durable.store.table, timedelta(seconds=20), ran.append) == []
+    with db.connection_context():
         assert len(db.get_indexes(name)) == 4 if isinstance(db, peewee.MySQLDatabase) else 3
 
 
