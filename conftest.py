@@ -28,6 +28,7 @@ from tests.support.databases import MariadbServer, PostgresServer
 from tests.support.programs import missing
 from tests.support.rabbitmq import RabbitmqServer
 from tests.support.servers import RedisServer, Server
+from tests.support.sharing import shared
 
 if TYPE_CHECKING:
     from dramatiq_durable import Audit, DurableMiddleware, Monitor
@@ -61,8 +62,11 @@ def redis_server() -> Iterator[RedisServer]:
 
 
 @pytest.fixture(scope="session")
-def rabbitmq_server() -> Iterator[RabbitmqServer]:
-    with _started(RabbitmqServer) as server:
+def rabbitmq_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RabbitmqServer]:
+    folder = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        folder = folder.parent  # of all workers
+    with shared(RabbitmqServer, folder) as server:
         yield server
 
 

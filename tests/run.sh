@@ -25,7 +25,7 @@ make_venv() {
     "$2" -m venv --clear "$1"
     venv=$1
     shift 2
-    "$venv/bin/python" -m pip install --quiet --quiet --disable-pip-version-check "$@"
+    "$venv/bin/python" -m pip install --quiet --quiet --disable-pip-version-check --no-compile "$@"
 }
 
 # The declared Pythons that are installed, but for the main one.
@@ -69,10 +69,6 @@ if command -v pyenv >/dev/null; then
     export PYENV_VERSION
 fi
 others=$(other_pythons)
-make_venv .venv-psycopg2 "$python" -e '.[tests]' psycopg2-binary &
-for version in $others; do
-    make_venv ".venv-$version" "python$version" -e '.[tests]' &
-done
 
 step "lint, types, layers"
 "$bin/ruff" format --check --quiet
@@ -80,16 +76,10 @@ step "lint, types, layers"
 "$bin/mypy"
 "$bin/lint-imports" --no-logo
 
-step "the built wheel in a clean venv"
-rm -rf dist
-"$bin/python" -m build --outdir dist >/dev/null
-make_venv .venv-wheel "$python" dist/*.whl
-wheel=$PWD/.venv-wheel/bin
-(cd / && "$wheel/dramatiq-durable" --version)
-
-wait # for the venvs; one that could not be made has no pytest
+export DRAMATIQ_DURABLE_REQUIRE_SERVERS=1
 other_suites() {
     for version in $others; do
+        make_venv ".venv-$version" "python$version" -e '.[tests]' || return 1
         step "Python $version: what needs no server"
         nice ".venv-$version/bin/python" -m pytest -q -n 3 -k "not redis and not rabbitmq and not postgres and not mariadb" \
             tests/declaring tests/sending/test_send_contract.py tests/sending/test_send_compositions.py \
@@ -101,8 +91,9 @@ other_suites() {
             tests/adopting/test_sqlalchemy_connections.py tests/adopting/test_sqlalchemy_sessions.py tests/adopting/test_django.py || return 1
     done
     if [ "$1" = 0 ]; then
+        make_venv .venv-psycopg2 "$python" -e '.[tests]' psycopg2-binary || return 1
         step "psycopg2, which Peewee prefers where it is installed"
-        nice .venv-psycopg2/bin/python -m pytest -q -n 3 -k "psycopg or postgres" tests/adopting || return 1
+        nice .venv-psycopg2/bin/python -m pytest -q -n 2 -k "psycopg2 or peewee-postgres" tests/adopting || return 1
         step "model, simulation"
         nice "$bin/python" -m pytest -q -n 2 tests/model tests/simulation
     fi
@@ -111,17 +102,24 @@ other_suites() {
 other_suites $# >.venv-tests/others.log 2>&1 &
 others_pid=$!
 
-export DRAMATIQ_DURABLE_REQUIRE_SERVERS=1
+failed=0
+the_wheel() {
+    rm -rf dist
+    "$bin/python" -m build --outdir dist >/dev/null &&
+        make_venv .venv-wheel "$python" dist/*.whl &&
+        (wheel=$PWD/.venv-wheel/bin && cd / && "$wheel/dramatiq-durable" --version)
+}
+step "the built wheel in a clean venv"
+the_wheel || failed=1
+
 if [ $# -eq 0 ]; then
     # Its lanes are several processes each, and share the machine with little else.
     step "chaos"
-    "$bin/python" -m pytest -q tests/chaos
+    "$bin/python" -m pytest -q tests/chaos || failed=1
     set -- --ignore tests/chaos --ignore tests/model --ignore tests/simulation
 fi
-others_code=0
-wait $others_pid || others_code=$?
+wait $others_pid || failed=1
 cat .venv-tests/others.log
-[ $others_code = 0 ] || exit $others_code
 step "tests"
 # Nothing of theirs has to outlive the machine: where there is room, servers and files are in memory.
 room=$(df -k --output=avail /dev/shm 2>/dev/null | tail -n 1)
@@ -132,4 +130,6 @@ if [ "${room:-0}" -gt 4000000 ]; then
     trap 'rm -rf "$TMPDIR"' EXIT
     trap 'exit 1' HUP INT TERM
 fi
-"$bin/python" -m pytest -n 6 "$@"
+"$bin/python" -m pytest -n 6 "$@" || failed=1
+[ $failed = 0 ] || echo "Something above has failed."
+exit $failed

@@ -6,6 +6,7 @@ import os
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import pika
 
@@ -16,7 +17,7 @@ BATCH = 32  # virtual hosts made at a time, because rabbitmqctl takes a second t
 
 _ADD = """
 lists:foreach(fun(Number) ->
-    Name = integer_to_binary(Number),
+    Name = iolist_to_binary(["{user}-", integer_to_binary(Number)]),
     rabbit_vhost:add(Name, <<"tests">>),
     rabbit_auth_backend_internal:set_permissions(
         <<"guest">>, Name, <<".*">>, <<".*">>, <<".*">>, <<"tests">>)
@@ -47,7 +48,10 @@ class RabbitmqServer(Server):
         self._used += 1
         if self._used > self._made:
             self._make_virtual_hosts()
-        yield self._url(str(self._used))
+        yield self._url(f"{_user()}-{self._used}")
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**super().__getstate__(), "_mapper": None}
 
     def start(self) -> None:
         if self._mapper is None:
@@ -101,7 +105,7 @@ class RabbitmqServer(Server):
 
     def _make_virtual_hosts(self) -> None:
         first, last = self._made + 1, self._made + BATCH
-        self.control("eval", _ADD.format(first=first, last=last))
+        self.control("eval", _ADD.format(user=_user(), first=first, last=last))
         self._made = last
 
     def _answers(self) -> bool:
@@ -110,3 +114,8 @@ class RabbitmqServer(Server):
         except pika.exceptions.AMQPError:
             return False
         return True
+
+
+def _user() -> str:
+    """Who makes virtual hosts, for they share the server."""
+    return os.environ.get("PYTEST_XDIST_WORKER", "main")

@@ -13,7 +13,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from .programs import find, start
 from .waiting import eventually
@@ -42,6 +42,10 @@ class Server(ABC):
         self._process: subprocess.Popen[bytes] | None = None
         if self.account and os.geteuid() == 0:
             shutil.chown(self.folder, self.account, self.account)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """For others that use it: the process stays whose it is."""
+        return {**vars(self), "_process": None}
 
     @property
     @abstractmethod
