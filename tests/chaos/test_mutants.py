@@ -53,7 +53,7 @@ def test_a_mark_without_guard_pushes_twice(play):
         made.wait_for("HEALED")
         if made.setting.mutant:
             made.wait_for("PUSH", count=2)
-        made.run_for(2)  # a busy machine's monitor may need them
+        made.run_for(1)
         made.crew.on("worker")
 
     play(mutants.mark_without_guard, "pushed twice", scene, worker=1, monitor=2)
