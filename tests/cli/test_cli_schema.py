@@ -4,6 +4,7 @@ import json
 import traceback
 
 import dramatiq
+import peewee
 import pytest
 from dramatiq.brokers.stub import StubBroker
 
@@ -45,8 +46,14 @@ RACE = """
 
 
 @pytest.fixture
-def shop(app, database_url):
-    return app(APP, SHOP_DATABASE=database_url)
+def schema(command_on, database_url):
+    """``schema("create")``: the command, in this process, for a broker whose audits are in the test's database."""
+    broker = StubBroker()
+    durable = DurableMiddleware(database_url)
+    broker.add_middleware(durable)
+    command = command_on(broker)
+    yield lambda name, *args: command(f"schema {name}", *args)
+    durable.store.connections.close()
 
 
 @pytest.fixture
@@ -87,13 +94,13 @@ def nobody_at(scheme):
 
 
 @pytest.mark.parity(33)
-def test_the_table_is_created_and_may_be_created_again(shop, db, sends_and_works):
-    first = shop.run("schema", "create", "app:broker")
-    assert (first.returncode, first.stderr) == (0, "")
+def test_the_table_is_created_and_may_be_created_again(schema, db, sends_and_works):
+    first = schema("create")
+    assert (first.exit_code, first.stderr) == (0, "")
     assert "durable_audits" in first.stdout
     before = described(db)
-    again = shop.run("schema", "create", "app:broker")
-    assert (again.returncode, again.stdout, again.stderr) == (0, first.stdout, "")
+    again = schema("create")
+    assert (again.exit_code, again.stdout, again.stderr) == (0, first.stdout, "")
     assert described(db) == before
     assert sends_and_works()
 
@@ -123,9 +130,11 @@ def test_several_may_create_the_tables_at_the_same_time(app, database_url, db):
 
 
 @pytest.mark.parity(33)
-def test_the_ddl_executed_by_hand_makes_the_table_that_the_command_makes(shop, db, sends_and_works):
-    done = shop.run("schema", "sql", "app:broker")
-    assert (done.returncode, done.stderr) == (0, "")
+def test_the_ddl_executed_by_hand_makes_the_table_that_the_command_makes(
+    schema, db, sends_and_works
+):
+    done = schema("sql")
+    assert (done.exit_code, done.stderr) == (0, "")
     for statement in done.stdout.removesuffix(";\n").split(";\n"):
         db.execute_sql(statement)
     by_hand = described(db)
@@ -136,7 +145,7 @@ def test_the_ddl_executed_by_hand_makes_the_table_that_the_command_makes(shop, d
 
     for table in ("durable_audits", "durable_monitors"):
         db.execute_sql(f"DROP TABLE {table}")
-    assert shop.run("schema", "create", "app:broker").returncode == 0
+    assert schema("create").exit_code == 0
     assert described(db) == by_hand
 
 
@@ -162,20 +171,19 @@ def test_the_ddl_is_printed_without_a_database(command_on):
 
 
 @pytest.fixture
-def older(shop, db):
+def older(schema, db):
     """A table that lacks a column and an index."""
-    shop.run("schema", "create", "app:broker").check_returncode()
-    suffix = " ON durable_audits" if "mysql" in shop.environment["SHOP_DATABASE"] else ""
+    assert schema("create").exit_code == 0
+    suffix = " ON durable_audits" if isinstance(db, peewee.MySQLDatabase) else ""
     with db.connection_context():
         db.execute_sql("ALTER TABLE durable_audits DROP COLUMN signature")
         db.execute_sql(f"DROP INDEX durable_audits_due{suffix}")
-    return shop
 
 
 @pytest.mark.failure(43)
-def test_check_says_what_differs_and_what_to_do_and_that_nothing_does(older):
-    done = older.run("schema", "check", "app:broker")
-    assert (done.returncode, done.stdout.splitlines()) == (
+def test_check_says_what_differs_and_what_to_do_and_that_nothing_does(older, schema):
+    done = schema("check")
+    assert (done.exit_code, done.stdout.splitlines()) == (
         1,
         [
             "durable_audits: the column signature is missing",
@@ -183,10 +191,12 @@ def test_check_says_what_differs_and_what_to_do_and_that_nothing_does(older):
             "durable_monitors is as this version wants it",
         ],
     )
-    assert done.stderr == "Error: 2 differences; run `dramatiq-durable schema migrate app:broker`\n"
-    older.run("schema", "migrate", "app:broker").check_returncode()
-    done = older.run("schema", "check", "app:broker")
-    assert (done.returncode, done.stderr) == (0, "")
+    assert (
+        done.stderr == "Error: 2 differences; run `dramatiq-durable schema migrate shop:broker`\n"
+    )
+    assert schema("migrate").exit_code == 0
+    done = schema("check")
+    assert (done.exit_code, done.stderr) == (0, "")
     assert done.stdout.splitlines() == [
         "durable_audits is as this version wants it",
         "durable_monitors is as this version wants it",
@@ -194,9 +204,9 @@ def test_check_says_what_differs_and_what_to_do_and_that_nothing_does(older):
 
 
 @pytest.mark.failure(43)
-def test_check_says_it_to_programs(older):
-    done = older.run("schema", "check", "app:broker", "--json")
-    assert done.returncode == 1
+def test_check_says_it_to_programs(older, schema):
+    done = schema("check", "--json")
+    assert done.exit_code == 1
     column, index = json.loads(done.stdout)
     assert (column["table"], column["difference"]) == (
         "durable_audits",
@@ -204,21 +214,21 @@ def test_check_says_it_to_programs(older):
     )
     assert column["sql"][0].startswith("ALTER TABLE")
     assert "INDEX" in index["sql"][0]
-    older.run("schema", "migrate", "app:broker").check_returncode()
-    done = older.run("schema", "check", "app:broker", "--json")
-    assert (done.returncode, json.loads(done.stdout)) == (0, [])
+    assert schema("migrate").exit_code == 0
+    done = schema("check", "--json")
+    assert (done.exit_code, json.loads(done.stdout)) == (0, [])
 
 
 @pytest.mark.failure(43)
-def test_migrate_prints_what_it_executes_and_the_second_time_nothing(older):
-    dry = older.run("schema", "migrate", "app:broker", "--dry-run")
-    assert (dry.returncode, dry.stderr) == (0, "")
-    done = older.run("schema", "migrate", "app:broker")
-    assert (done.returncode, done.stderr) == (0, "")
+def test_migrate_prints_what_it_executes_and_the_second_time_nothing(older, schema):
+    dry = schema("migrate", "--dry-run")
+    assert (dry.exit_code, dry.stderr) == (0, "")
+    done = schema("migrate")
+    assert (done.exit_code, done.stderr) == (0, "")
     ready = "durable_audits is ready\ndurable_monitors is ready\n"
     assert done.stdout == f"{dry.stdout}{ready}"
-    again = older.run("schema", "migrate", "app:broker")
-    assert (again.returncode, again.stdout) == (0, ready)
+    again = schema("migrate")
+    assert (again.exit_code, again.stdout) == (0, ready)
 
 
 @pytest.mark.failure(43)
@@ -237,17 +247,18 @@ def test_what_only_the_application_can_mend_is_named(command_on, stub_broker, du
 
 
 @pytest.mark.failure(39)
-def test_several_may_migrate_at_the_same_time(older, db):
+def test_several_may_migrate_at_the_same_time(older, schema, app, database_url, db):
+    shop = app(APP, SHOP_DATABASE=database_url)
     before = described(db)
-    racing = [older.process(RACE.replace("create", "migrate")) for _ in range(3)]
+    racing = [shop.process(RACE.replace("create", "migrate")) for _ in range(3)]
     for process in racing:
         process.wait_for("at the line")
-    (older.folder / "go").touch()
+    (shop.folder / "go").touch()
     for process in racing:
         assert process.wait(timeout=60) == 0, process.output()
     assert "".join(process.output() for process in racing).count("ADD COLUMN") == 1
     assert described(db) != before
-    assert older.run("schema", "check", "app:broker").returncode == 0
+    assert schema("check").exit_code == 0
 
 
 TWO_DATABASES = f"""{APP}
