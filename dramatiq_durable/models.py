@@ -92,6 +92,7 @@ class Audit(peewee.Model):
     last_error = peewee.TextField(null=True)
     payload = PayloadField()
     signature = peewee.CharField(max_length=64, null=True)
+    unique_key = peewee.CharField(max_length=64, null=True, unique=True)
 
     class Meta:
         legacy_table_names = False

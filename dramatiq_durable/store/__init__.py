@@ -34,6 +34,9 @@ are locked and compared first, in one transaction.  *Open* is pending or running
 Many at once are ``enqueue_all``, ``begin_pushes``, ``all_pushed`` and ``all_refused`` of a sender,
 ``claim_all`` of a worker, ``mark_all`` and ``confirm_all`` of a monitor: each row by the same guard.
 
+A message with a ``unique_key`` is enqueued by ``enqueue_unless_open``, which first takes that key away
+from a finished audit, where one has it.
+
 The *epoch* is raised by every claim and by every transition that gives a job
 up, and each copy carries the epoch it was sent for: one execution an epoch.
 """
@@ -50,6 +53,7 @@ from .operating import Filters, Operating, Tally
 from .place import Place
 from .schema import Schema
 from .tables import Table
+from .unique import Unique
 from .waiting import Reach, Waiting
 from .working import Working
 
@@ -77,5 +81,5 @@ __all__ = [
 ]
 
 
-class Store(Bulk, Working, Waiting, Many, Operating, Schema, Place):
+class Store(Bulk, Unique, Working, Waiting, Many, Operating, Schema, Place):
     """The audits of one namespace in one table."""

@@ -62,6 +62,7 @@ class NewAudit:
     lease: timedelta
     backoff: timedelta
     broker_message_id: str | None = None
+    unique_key: str | None = None
     columns: Mapping[str, Any] = field(default_factory=dict)  # of a subclass of Audit
 
 

@@ -14,7 +14,8 @@ class Schema(Base):
     def table(self) -> Table:
         """The table as this version wants it."""
         name = self.audit._meta.table_name
-        # Finished audits are not in the second, open ones not in the third, where the database can do that.
+        # Finished audits are not in the second, open ones not in the third, and in the last only those with a
+        # key, where the database can do that.
         return Table(
             self.audit,
             self.connections,
@@ -24,6 +25,14 @@ class Schema(Base):
                 Index(f"{name}_due", ("namespace", "due_at", "id"), only="due_at"),
                 Index(
                     f"{name}_finished", ("namespace", "state", "finished_at"), only="finished_at"
+                ),
+                # Where it has the others, too, what is locked before a key must not be where those are added.
+                Index(
+                    f"{name}_unique_key",
+                    ("unique_key",),
+                    unique=True,
+                    only="unique_key",
+                    nulls_last=True,
                 ),
             ),
         )

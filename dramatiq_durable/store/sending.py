@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import timedelta
 from typing import Any
 
@@ -32,21 +33,37 @@ class Sending(Base):
         Raises:
           DurableError: A constraint of the table refuses the audit.
         """
+        inserted = self._inserted(new, epoch, transaction)
+        # What is ignored is a conflict of any column, and on SQLite whatever is NULL but must not be.
+        if not inserted and not self._has(new.message_id, transaction):
+            raise DurableError("a constraint on a column of the table of audits refuses it")
+        return inserted
+
+    def _inserted(
+        self,
+        new: NewAudit,
+        epoch: int | None,
+        transaction: peewee.Database | None,
+        digest: str | None = None,
+    ) -> bool:
         is_out = transaction is None and epoch is None
         values = self._values(new, epoch or 0, self._inserted_due_in(new, transaction is not None))
+        values["unique_key"] = digest
+        has_key = digest is not None
         if new.columns or self.has_own_columns:
             # Values and defaults of a subclass's columns may be expressions.
-            insert = Rendered(plain_of(self.database), self._insert(is_out, **new.columns))
+            insert = Rendered(plain_of(self.database), self._insert(is_out, has_key, **new.columns))
         else:
-            insert = self._rendered(self._insert, is_out)
+            insert = self._rendered(self._insert, is_out, has_key)
+        return self._run(insert, values, transaction) == 1
+
+    def _run(
+        self, write: Rendered, values: Mapping[str, Any], transaction: peewee.Database | None
+    ) -> int:
+        """Run it in the caller's *transaction*, or without one on a connection of our own."""
         if transaction is None:
-            count = self.connections.run(lambda lane: insert.run(lane, values))
-        else:
-            count = self.connections.run_in(transaction, lambda lane: insert.run(lane, values))
-        # What is ignored is a conflict of any column, and on SQLite whatever is NULL but must not be.
-        if count != 1 and not self._has(new.message_id, transaction):
-            raise DurableError("a constraint on a column of the table of audits refuses it")
-        return bool(count == 1)
+            return self.connections.run(lambda lane: write.run(lane, values))
+        return self.connections.run_in(transaction, lambda lane: write.run(lane, values))
 
     @property
     def has_own_columns(self) -> bool:
@@ -71,8 +88,10 @@ class Sending(Base):
             "signature": None if self._signer is None else self._signer.sign(new),
         }
 
-    def _insert(self, is_out: bool, **own: Any) -> Any:
-        query = self.audit.insert(**own, **self._row(is_out))
+    def _insert(self, is_out: bool, has_key: bool, **own: Any) -> Any:
+        # Without a key the column is not named, and its index has no such row where the database can do that.
+        key = {"unique_key": parameter("unique_key")} if has_key else {}
+        query = self.audit.insert(**own, **key, **self._row(is_out))
         # Where the database would return the id, SQLite counts no rows.
         return query.on_conflict_ignore().returning()
 

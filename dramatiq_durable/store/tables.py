@@ -24,14 +24,16 @@ class Index:
     """An index as it is wanted.
 
     *only* names a column that is not NULL in the rows that it holds, where the database can do
-    that.  *declared* is Peewee's, of a column that the application has added; if it has no
-    *columns* either, because it is of expressions or of some rows, it is known by its name alone.
+    that; *nulls_last* is for those where it cannot.  *declared* is Peewee's, of a column that the
+    application has added; if it has no *columns* either, because it is of expressions or of some
+    rows, it is known by its name alone.
     """
 
     name: str
     columns: tuple[str, ...]
     unique: bool = False
     only: str | None = None
+    nulls_last: bool = False
     declared: peewee.Index | None = None
 
     @property
@@ -124,7 +126,8 @@ class Table:
         return " ".join(filter(None, words)) + (f" WHERE ({condition})" if condition else "")
 
     def columns_of(self, index: Index) -> str:
-        return f"({', '.join(map(self.identifier, index.columns))})"
+        order = " DESC" if index.nulls_last and self.is_mysql else ""
+        return f"({', '.join(self.identifier(column) + order for column in index.columns)})"
 
     def predicate_of(self, index: Index) -> str | None:
         """Which rows *index* has; None where that is all."""

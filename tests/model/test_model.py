@@ -14,6 +14,7 @@ from dramatiq_durable.store.many import Many
 from dramatiq_durable.store.monitoring import Monitoring
 from dramatiq_durable.store.operating import Operating
 from dramatiq_durable.store.sending import Sending
+from dramatiq_durable.store.unique import Unique
 from dramatiq_durable.store.waiting import Waiting
 from dramatiq_durable.store.working import Working
 
@@ -31,8 +32,8 @@ LIMIT = 20_000
 #: Names of states in the table of the store.
 STATES = {"open": OPEN, "finished": FINISHED, "(none)": (MISSING.state,)}
 
-#: Writes that the model need not have: a note that no guard reads, and complete() again.
-NOT_MODELLED = {"follow", "complete_in"}
+#: Writes that the model need not have: what no guard reads, a note and a key, and complete() again.
+NOT_MODELLED = {"follow", "key_taken", "complete_in"}
 
 
 @functools.cache
@@ -113,7 +114,7 @@ RENDERS = {
 def test_each_method_of_the_store_that_writes_is_a_transition():
     methods = {
         name.removeprefix("_"): inspect.getsource(method)
-        for part in (Sending, Bulk, Claiming, Working, Monitoring, Waiting, Many, Operating)
+        for part in (Sending, Unique, Bulk, Claiming, Working, Monitoring, Waiting, Many, Operating)
         for name, method in vars(part).items()
         if inspect.isfunction(method)
     }

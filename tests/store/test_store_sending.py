@@ -44,6 +44,7 @@ def test_an_audit_is_due_after_its_delay_timeout_and_backoff(rows):
         "last_error": None,
         "payload": b"payload",
         "signature": None,
+        "unique_key": None,
     }
     assert row["started_at"] is None
     assert row["finished_at"] is None
