@@ -14,7 +14,7 @@ from dramatiq.middleware import MiddlewareError
 
 from .bulk_pushes import LEFT, BulkPushes, Sent, best_effort
 from .errors import OptionError, reason
-from .messages import epoch_of
+from .messages import UNIQUE_KEY, epoch_of
 from .pipelining import Collected, Pipelining
 from .spool import IN_MEMORY, Spool
 from .store import MOST, NewAudit, Store
@@ -79,7 +79,11 @@ class Bulk:
     def take(self, message: Message, delay: int | None) -> bool:
         """Add *message*, unless it has to be sent in another way."""
         policy = self._hooks.policy(message)
-        takes = policy.durable and self._store in {None, self._hooks.store_for(policy)}
+        takes = (
+            policy.durable
+            and message.options.get(UNIQUE_KEY) is None
+            and self._store in {None, self._hooks.store_for(policy)}
+        )
         if takes:
             self.add(message, delay)
         return takes
@@ -89,6 +93,11 @@ class Bulk:
             raise OptionError(f"send_many() takes messages, not {type(message).__name__}")
         if epoch_of(message) is not None:
             raise OptionError(f"message {message.message_id} was sent before; enqueue it by itself")
+        if message.options.get(UNIQUE_KEY) is not None:
+            raise OptionError(
+                f"the message for {message.actor_name!r} has a unique_key, which send_many() does not look up; "
+                "send it by itself"
+            )
         first = _First(self._hooks, self._broker, message, delay)
         self._check(first)
         try:

@@ -105,7 +105,7 @@ def _adopt(run: Run, retention: int) -> None:
     """
     if EPOCH in run.message.options and _is_old(run, retention):
         raise run.skip("it has no audit, and is too old to be given a new one")
-    run.store.enqueue(new_audit(run.message, run.policy, timedelta(0)), epoch=run.epoch)
+    run.store.adopt(new_audit(run.message, run.policy, timedelta(0)), run.epoch)
     logger.warning("Message %s had no audit; it has one now.", run.message.message_id)
     if not _take(run):
         raise run.skip("another copy was adopted first")

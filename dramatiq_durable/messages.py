@@ -24,6 +24,8 @@ MESSAGE_ID = "durable_message_id"
 SCHEDULED_AT = "durable_scheduled_at"
 #: In a copy sent by a monitor: when that was, in microseconds by the database's clock.
 ENQUEUED_AT = "durable_enqueued_at"
+#: The sender's own: while an audit of the actor with this key is open, no other is sent.
+UNIQUE_KEY = "unique_key"
 #: In a copy sent by Retries: the claim whose holder gave the job up.
 CLAIM_ID = "durable_claim_id"
 
@@ -39,6 +41,12 @@ def epoch_of(message: AnyMessage) -> int | None:
         return None
     epoch: int | None = message.options.get(EPOCH)
     return epoch
+
+
+def unique_key_of(message: AnyMessage) -> str | None:
+    """The ``unique_key`` of *message*; None when it has none, or one that no check has seen."""
+    key = message.options.get(UNIQUE_KEY)
+    return key if isinstance(key, str) and key else None
 
 
 def stamped(message: AnyMessage, **stamps: Any) -> dramatiq.Message[Any]:
@@ -72,6 +80,7 @@ def new_audit(message: AnyMessage, policy: Policy, delay: timedelta) -> NewAudit
         lease=timedelta(milliseconds=policy.lease),
         backoff=policy.wait(1),
         broker_message_id=message.options.get("redis_message_id"),
+        unique_key=unique_key_of(message),
     )
 
 

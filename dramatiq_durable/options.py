@@ -143,6 +143,13 @@ def check_name(name: Any, what: str) -> None:
         raise OptionError(f"{what} is longer than {NAME_LENGTH} characters: {name[:40]!r}...")
 
 
+def check_unique_key(key: Any, whose: str) -> None:
+    """Raise OptionError when *key* is neither a text nor None; it may be personal, so the error does not show it."""
+    if key is not None and not (isinstance(key, str) and key):
+        what = "an empty one" if key == "" else type(key).__name__
+        raise OptionError(f"{whose}: unique_key must be a text that is not empty, not {what}")
+
+
 def _milliseconds(name: str, value: Any, whose: str) -> Any:
     if isinstance(value, timedelta):
         value = int(value.total_seconds() * 1000)

@@ -26,7 +26,7 @@ from .errors import AuditLocked, DatabaseUnreachable, DurableError, reason
 from .messages import AnyMessage, epoch_of, normalised
 from .store import Store
 from .transactions import Transaction
-from .underway import AsItIs, FirstSend, Hooks, Message, Refused, Retry, push
+from .underway import AsItIs, FirstSend, Hooks, KeyTaken, Message, Refused, Retry, push
 from .working import Run, current_run
 
 Take: TypeAlias = "Callable[[Any, int | None], bool]"
@@ -95,6 +95,8 @@ class Enqueue:
             if transaction is not None:
                 return self._after_commit(first, delay, transaction)
             return self._first(first, delay)
+        except KeyTaken as taken:
+            return message.copy(message_id=taken.message_id)
         except Refused:
             assert first.error is not None
             raise first.error from first.error.__cause__

@@ -12,8 +12,17 @@ import dramatiq
 from dramatiq.middleware import MiddlewareError
 
 from .errors import OptionError, PayloadTooLarge
-from .messages import CLAIM_ID, EPOCH, MESSAGE_ID, SCHEDULED_AT, AnyMessage, new_audit, stamped
-from .options import LONGEST, Policy, check_together, checked
+from .messages import (
+    CLAIM_ID,
+    EPOCH,
+    MESSAGE_ID,
+    SCHEDULED_AT,
+    UNIQUE_KEY,
+    AnyMessage,
+    new_audit,
+    stamped,
+)
+from .options import LONGEST, Policy, check_together, check_unique_key, checked
 from .store import NewAudit, Store
 from .transactions import Transaction, transaction_of
 from .working import Run
@@ -49,17 +58,27 @@ class Refused(MiddlewareError):
     """Carries an error of the sender's through the broker, which would log any other kind and go on."""
 
 
+class KeyTaken(MiddlewareError):
+    """Leaves the broker with a message that is not sent: the audit of *message_id*, which is open, has its key."""
+
+    def __init__(self, message_id: str) -> None:
+        super().__init__()
+        self.message_id = message_id
+
+
 class FirstSend:
     """A message on its way to its first push."""
 
     def __init__(
         self, hooks: Hooks, broker: dramatiq.Broker, message: Message, delay: int | None
     ) -> None:
-        options = checked(message.options, f"message for {message.actor_name!r}")
+        whose = f"message for {message.actor_name!r}"
+        options = checked(message.options, whose)
+        check_unique_key(message.options.get(UNIQUE_KEY), whose)
         self.hooks = hooks
         self.broker = broker
         self.policy = hooks.policy_of(message.actor_name, {**message.options, **options})
-        check_together(self.policy, f"message for {message.actor_name!r}")
+        check_together(self.policy, whose)
         self.store = hooks.store_for(self.policy)
         now = self.store.sender_clock()
         wait = _wait(message, delay, now)
@@ -88,27 +107,31 @@ class FirstSend:
 
         Raises:
           Refused: Nothing was written; :attr:`error` says why.
+          KeyTaken: The same, for another message is open that has its key.
         """
         if self.written:
             return
+        holder: str | None = message.message_id
         try:
             new = self.audit_of(message)
             try:
-                self._insert(new, transaction)
+                holder = self._insert(new, transaction)
                 self.new = new
             except Exception as error:
                 self.hooks.audit_failed(self.broker, message, error)
         except Exception as error:
             self.error = error
             raise Refused from error
+        if holder is not None and holder != message.message_id:
+            raise KeyTaken(holder)
+        self.inserted = holder is None
         self.written = True
 
-    def _insert(self, new: NewAudit, transaction: Transaction | None) -> None:
+    def _insert(self, new: NewAudit, transaction: Transaction | None) -> str | None:
         if transaction is None:
-            self.inserted = self.store.enqueue(new)
-            return
-        with transaction.part(is_one_statement=True):
-            self.inserted = self.store.enqueue(new, transaction=transaction.database)
+            return self.store.enqueue_unless_open(new)
+        with transaction.part(is_one_statement=new.unique_key is None):
+            return self.store.enqueue_unless_open(new, transaction=transaction.database)
 
     def before_push(self, message: Message) -> None:
         self.write(message)

@@ -101,3 +101,23 @@ def test_an_async_session_itself_is_refused(way, in_session, shop, durable):
             durable.transaction(await session.connection()).__enter__()
 
     in_session("sqlite+aiosqlite", work)
+
+
+@pytest.mark.parametrize(("way", "driver"), [("session-psycopg", "postgresql+asyncpg")])
+def test_a_unique_key_is_held_in_it(way, driver, in_session, shop, durable, charge, ran, finish):
+    def once(session, order_id):
+        with durable.transaction(session):
+            return charge.send_with_options(args=(order_id,), unique_key="k").message_id
+
+    async def work(session):
+        one = await session.run_sync(once, 1)
+        assert await session.run_sync(once, 2) == one
+        await session.commit()
+        await session.run_sync(once, 3)
+        assert list(durable.store.cancel([one])) == [1]
+        assert await session.run_sync(once, 4) != one
+        await session.commit()
+
+    in_session(driver, work)
+    finish()
+    assert ran == [4]

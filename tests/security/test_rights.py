@@ -56,6 +56,10 @@ def roles(owner, of_app, work, clock, command_on, audits, caplog):
         assert [audit.state for audit in found] == ["pending"] * 3
         full = found[1]
         assert full.enqueue_count == 0
+        for within in (nullcontext(), durable.database.atomic()):
+            with within:
+                [once] = {job.send_with_options(args=(1,), unique_key="k").message_id for _ in "12"}
+            assert list(owned.store.cancel([once])) == [1]
 
     def worker():
         whats = ("run", "fail", "dead", "requeue", "transaction", "adopt")
