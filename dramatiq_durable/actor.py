@@ -88,6 +88,8 @@ def durable_actor(fn: Any = None, **options: Any) -> Any:
     Django see :meth:`DurableMiddleware.transaction`.
 
     ``actor.send_many()`` sends many messages together, and ``await actor.send_async()`` blocks no event loop.
+    ``actor.send_with_options(unique_key="…")`` sends nothing while a job with that key is open, whose message
+    id then comes back.
 
     Parameters (durations are integers in milliseconds, or timedeltas):
       job_timeout: How long a message may wait for a worker, or run without a heartbeat, before

@@ -116,7 +116,8 @@ class DurableMiddleware(Overrides, Asynchronous, Transactions, Middleware):
           How many there were.
 
         Raises:
-          OptionError: A message is not that of a durable actor, has another ``audit_model``, or was sent before.
+          OptionError: A message is not that of a durable actor, has another ``audit_model`` or a
+            ``unique_key``, or was sent before.
           AuditWriteFailed: The audits could not be written.
         """
         if self.broker is None:

@@ -3,7 +3,6 @@
 import json
 from datetime import timedelta
 
-import peewee
 import pytest
 from dramatiq.brokers.stub import StubBroker
 
@@ -135,7 +134,9 @@ def test_a_table_may_have_an_unusual_name(make_broker, db, work, clock, name):
     durable.store.connections.close()
     assert migrate(durable.store.table, timedelta(seconds=20), ran.append) == []
     with db.connection_context():
-        assert len(db.get_indexes(name)) == 4 if isinstance(db, peewee.MySQLDatabase) else 3
+        indexes = {index.name for index in db.get_indexes(name)}
+    of_columns = ("message_id", "due", "finished", "unique_key")
+    assert indexes >= {f"{name}_{columns}" for columns in of_columns}
 
 
 @pytest.mark.parametrize("name", BAD_TABLES)
