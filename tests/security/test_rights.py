@@ -1,6 +1,7 @@
 """The rights that the README names for each role are enough, and all of them are needed."""
 
 import re
+from contextlib import nullcontext
 from pathlib import Path
 
 import dramatiq
@@ -35,6 +36,14 @@ pytestmark = [
 ]
 
 
+def send_with_a_key_twice(job, durable, owned):
+    """In a transaction, too; and again when the job that has the key is cancelled."""
+    for within in (nullcontext(), durable.database.atomic()):
+        with within:
+            [once] = {job.send_with_options(args=(1,), unique_key="k").message_id for _ in "12"}
+        assert list(owned.store.cancel([once])) == [1]
+
+
 @pytest.fixture
 def roles(owner, of_app, work, clock, command_on, audits, caplog):
     """What each role does, with the rights of ``app``; it raises when something is not done."""
@@ -54,12 +63,8 @@ def roles(owner, of_app, work, clock, command_on, audits, caplog):
             job.send("refused")
         found = audits(owned)
         assert [audit.state for audit in found] == ["pending"] * 3
-        full = found[1]
-        assert full.enqueue_count == 0
-        for within in (nullcontext(), durable.database.atomic()):
-            with within:
-                [once] = {job.send_with_options(args=(1,), unique_key="k").message_id for _ in "12"}
-            assert list(owned.store.cancel([once])) == [1]
+        assert found[1].enqueue_count == 0
+        send_with_a_key_twice(job, durable, owned)
 
     def worker():
         whats = ("run", "fail", "dead", "requeue", "transaction", "adopt")
