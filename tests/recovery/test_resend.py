@@ -11,7 +11,7 @@ from dramatiq.encoder import JSONEncoder, PickleEncoder
 from dramatiq.results import Results
 from dramatiq.results.backends import StubBackend
 
-from dramatiq_durable import durable_actor
+from dramatiq_durable import DurableMiddleware, durable_actor
 
 OF_A_COPY = {
     "eta", "retries", "traceback", "redis_message_id", "requeue_timestamp", "durable_enqueued_at",
@@ -120,6 +120,58 @@ def test_the_payload_is_stored_in_the_encoding_of_the_broker(
     message = declare().send(42)
     stored = pickle.loads(stub_durable.store.get(message.message_id).payload)  # noqa: S301 - our own
     assert (stored["message_id"], tuple(stored["args"])) == (message.message_id, (42,))
+
+
+class Tracing(dramatiq.Middleware):
+    """What OpenTelemetry and Sentry do: the trace of who sends goes with the message, to who works."""
+
+    def __init__(self):
+        self.trace = None
+        self.seen = []
+
+    def before_enqueue(self, broker, message, delay):
+        if self.trace is not None:
+            message.options["trace"] = {"traceparent": self.trace, "baggage": "é=1"}
+
+    def before_process_message(self, broker, message):
+        self.seen.append(message.options["trace"])
+
+
+@pytest.fixture
+def tracing(broker, durable):
+    """Another middleware, before ours."""
+    made = Tracing()
+    broker.add_middleware(made, before=DurableMiddleware)
+    return made
+
+
+@pytest.fixture
+def comes_with_its_trace(tracing, lose_and_recover, work, ran):
+    """``comes_with_its_trace(send)``: what *send* sends, is lost twice, and sent again by a monitor that is in no trace."""
+
+    def check(send):
+        tracing.trace = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+        sent = {"traceparent": tracing.trace, "baggage": "é=1"}
+        send()
+        tracing.trace = None
+        assert lose_and_recover() == 1
+        assert lose_and_recover() == 1
+        work()
+        assert (ran, tracing.seen) == ([42], [sent])
+
+    return check
+
+
+@pytest.mark.parametrize("delay", [None, 1], ids=["at once", "delayed"])
+def test_the_trace_of_the_sender_goes_with_each_copy(tracing, comes_with_its_trace, declare, delay):
+    charge = declare()
+    comes_with_its_trace(lambda: charge.send_with_options(args=(42,), delay=delay))
+
+
+@pytest.mark.parametrize("broker", ["redis", "rabbitmq-confirm"], indirect=True)
+def test_so_it_does_with_messages_that_are_sent_together(tracing, comes_with_its_trace, declare):
+    charge = declare()
+    comes_with_its_trace(lambda: charge.send_many([(42,)]))
 
 
 @pytest.mark.parity(3)
