@@ -13,6 +13,7 @@ from dramatiq.logging import get_logger
 from dramatiq.middleware import MiddlewareError
 
 from .bulk_pushes import LEFT, BulkPushes, Sent, best_effort
+from .counters import count_unaudited
 from .errors import OptionError, reason
 from .messages import UNIQUE_KEY, epoch_of
 from .pipelining import Collected, Pipelining
@@ -210,6 +211,7 @@ class Bulk:
         for part in self._parts:
             for sent in part:
                 self._hooks.audit_failed(self._broker, sent.message, error)
+        count_unaudited(self._broker, self._count)
 
 
 def _sent(

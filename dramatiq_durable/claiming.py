@@ -12,6 +12,7 @@ from datetime import timedelta
 from dramatiq.logging import get_logger
 from dramatiq.middleware import Shutdown
 
+from .counters import count_collision
 from .errors import DatabaseUnreachable, Duplicate, reason
 from .messages import CLAIM_ID, ENQUEUED_AT, EPOCH, SCHEDULED_AT, new_audit
 from .models import NAME_LENGTH
@@ -74,7 +75,7 @@ def _claim(run: Run, retention: int) -> None:
     """Take the job, and have its lease renewed from now on."""
     if not _take(run):
         if run.store.find(run.claim.message_id) is not None:
-            raise run.skip("its audit is finished, or another copy's to claim")
+            raise _collision(run, "its audit is finished, or another copy's to claim")
         _adopt(run, retention)
     run.restore = functools.partial(_restore, run, retention)
     if run.policy.heartbeat_interval is not None:
@@ -108,7 +109,12 @@ def _adopt(run: Run, retention: int) -> None:
     run.store.adopt(new_audit(run.message, run.policy, timedelta(0)), run.epoch)
     logger.warning("Message %s had no audit; it has one now.", run.message.message_id)
     if not _take(run):
-        raise run.skip("another copy was adopted first")
+        raise _collision(run, "another copy was adopted first")
+
+
+def _collision(run: Run, why: str) -> Duplicate:
+    count_collision(run.broker, run.message.queue_name, run.message.actor_name)
+    return run.skip(why)
 
 
 def _is_old(run: Run, retention: int) -> bool:

@@ -50,6 +50,7 @@ class Connections:
         self._lanes = Lanes(database, size)
         self._repetitions = repetitions
         self._reserved: Connections | None = None
+        self._aside: Connections | None = None
 
     def run(
         self,
@@ -101,8 +102,9 @@ class Connections:
     def close(self) -> None:
         """Close the connections that no statement is using now."""
         self._lanes.close()
-        if self._reserved is not None:
-            self._reserved.close()
+        for more in (self._reserved, self._aside):
+            if more is not None:
+                more.close()
 
     def reserved(self) -> Connections:
         """One more connection, for the one thread that must wait neither behind the others nor for locks."""
@@ -111,6 +113,14 @@ class Connections:
         if self._reserved is None:
             self._reserved = Connections(self.database, size=1, repetitions=RESERVED_REPETITIONS)
         return self._reserved
+
+    def aside(self) -> Connections:
+        """One more connection, for what a monitor does beside its passes; who comes waits for it."""
+        if in_memory(self.database):
+            return self
+        if self._aside is None:
+            self._aside = Connections(self.database, size=1, repetitions=RESERVED_REPETITIONS)
+        return self._aside
 
 
 class Through:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from typing import Any
+from typing import Any, NoReturn
 
 import peewee
 
@@ -47,8 +47,7 @@ class CurrentAudit:
         if self._run.completed:
             return
         if self._run.store.heartbeat([self._run.claim]):
-            self._run.lost = True
-            raise LeaseLost(f"the lease of message {self.message_id} is lost")
+            self._lost()
 
     @contextmanager
     def transaction(self) -> Iterator[peewee.Database]:
@@ -76,8 +75,7 @@ class CurrentAudit:
             with _connected(database), database.atomic():
                 run.completed = True
                 if not run.complete_in(database):
-                    run.lost = True
-                    raise LeaseLost(f"the lease of message {self.message_id} is lost")
+                    self._lost()
                 yield database
         except BaseException:
             run.completed = False
@@ -86,6 +84,10 @@ class CurrentAudit:
             run.completed = run.is_completed()
             raise
         run.keeper.drop(run.claim)
+
+    def _lost(self) -> NoReturn:
+        self._run.note_lost()
+        raise LeaseLost(f"the lease of message {self.message_id} is lost")
 
 
 def _connected(database: peewee.Database) -> AbstractContextManager[Any]:

@@ -71,6 +71,10 @@ class TableMissing(SchemaMismatch):
     """There is no table of audits."""
 
 
+class MetricsNotServed(DurableError):
+    """A monitor was told to serve metrics, and can't."""
+
+
 class SignatureRefused(DurableError):
     """An audit is unsigned, was altered, or signed with another key; its payload is not decoded."""
 

@@ -91,7 +91,7 @@ class Liveness:
 
     @functools.cached_property
     def _monitors(self) -> Monitors:
-        return self._middleware.monitors
+        return Monitors(self._middleware.store.aside())
 
     def _say(self) -> None:
         news: dict[str, Any] = {"outage": self._outage, **self._counts}
@@ -109,13 +109,15 @@ class Liveness:
         """Let a thread *write*, so that a database which hangs there keeps the monitor from nothing."""
         if self._middleware.store in failing or self._is_writing():
             return
+        is_free = self._middleware.store.aside().connections.has_room()
         self._writer = threading.Thread(target=self._attempt, args=(write,), daemon=True)
         try:
             self._writer.start()
         except RuntimeError as error:
             self._warn(error, "there is no room for another thread")
         else:
-            self._writer.join(PATIENCE)
+            # Metrics may be read through the same connection just now.
+            self._writer.join(PATIENCE if is_free else 0)
 
     def _is_writing(self) -> bool:
         return self._writer is not None and self._writer.is_alive()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import threading
 from collections.abc import Iterable
 from datetime import timedelta
@@ -17,6 +16,8 @@ from dramatiq.middleware import Middleware, MiddlewareError
 from .asynchronous import Asynchronous
 from .bulk import Bulk, Progress
 from .claiming import claim
+from .counters import begin
+from .edge import with_edge
 from .errors import DatabaseUnreachable, DurableError, OptionError
 from .groups import send_groups_together
 from .messages import epoch_of
@@ -29,7 +30,7 @@ from .sending import Enqueue, following_up, forget_enqueued_again, note_delayed,
 from .serving import Serving
 from .transactions import Transactions, forget_blocks
 from .underway import before_push
-from .working import Run, current_run, set_current, skip_unclaimed
+from .working import Run, set_current, skip_unclaimed
 
 #: Seconds that a worker waits at its shutdown for completions to be written.
 FLUSH_SECONDS = 10.0
@@ -149,7 +150,7 @@ class DurableMiddleware(Overrides, Asynchronous, Transactions, Middleware):
             actor.options.setdefault("notify_shutdown", True)
         if policy.durable:
             redact_actor_logs(actor)
-        actor.fn = self._with_edge(actor)
+        actor.fn = with_edge(actor)
 
     def after_declare_queue(self, broker: dramatiq.Broker, queue_name: str) -> None:
         self.bind(broker)
@@ -177,18 +178,6 @@ class DurableMiddleware(Overrides, Asynchronous, Transactions, Middleware):
                 "confirm_delivery=True."
             )
 
-    def _with_edge(self, actor: AnyActor) -> Any:
-        fn = actor.fn
-
-        @functools.wraps(fn)
-        def body(*args: Any, **kwargs: Any) -> Any:
-            run = current_run()
-            if run is None or run.in_body or run.message.actor_name != actor.actor_name:
-                return fn(*args, **kwargs)
-            return run.execute(fn, args, kwargs)
-
-        return body
-
     # Sending
 
     def before_enqueue(
@@ -210,6 +199,7 @@ class DurableMiddleware(Overrides, Asynchronous, Transactions, Middleware):
 
     def before_worker_boot(self, broker: dramatiq.Broker, worker: dramatiq.Worker) -> None:
         self._stopping.clear()
+        begin(broker, self.durable_actors())
         for store in self.stores():
             self._serving.keeper(store)
             try:

@@ -7,21 +7,22 @@ import os
 import time
 from collections.abc import Callable, Sequence
 from datetime import timedelta
-from typing import Any
+from typing import Any, TypeAlias
 
 import dramatiq
 from dramatiq.logging import get_logger
 
 from .backlog import Backlog
 from .cleaning import Cleaning
-from .errors import AuditLocked, DatabaseUnreachable, OptionError, SchemaMismatch
+from .errors import AuditLocked, DatabaseUnreachable, SchemaMismatch
+from .exposition import LOOPBACK, Exposition
 from .grace import Grace
 from .liveness import Liveness
 from .middleware import find_middleware
 from .models import RUNNING
-from .options import retentions
+from .options import check_positive, retentions
 from .outages import is_outage
-from .pace import Pace
+from .pace import MAX_RATE, Pace
 from .passes import Pass
 from .presence import presence_of
 from .recovery import Recovery, turned
@@ -34,7 +35,7 @@ LONGEST_PAUSE = 10.0  # seconds
 LONGEST_RECOVERY = 5.0  # seconds; then the rest waits for the next pass, which comes at once
 LONGEST_CLEANUP = 1.0  # the same
 
-MAX_RATE = 1_000.0  # messages per second
+Serve: TypeAlias = Callable[[Store, Pass], None]
 
 #: Stale audits that are counted when a pass is cut; counting takes time, too.
 MOST_COUNTED = 100_000
@@ -55,6 +56,7 @@ class Monitor:
       expiration: Instead of the middleware's ``expiration``.
       dry_run: Count, but change and send nothing.
       health_file: Touched by :meth:`run` after each pass that met no error of a database.
+      prometheus_port: Where :meth:`run` serves metrics, on *prometheus_host*.  Default: nowhere.
 
     Raises:
       DurableError: The broker has no DurableMiddleware.
@@ -71,12 +73,10 @@ class Monitor:
         expiration: timedelta | None = None,
         dry_run: bool = False,
         health_file: str | os.PathLike[str] | None = None,
+        prometheus_port: int | None = None,
+        prometheus_host: str = LOOPBACK,
     ) -> None:
-        for name, value in (
-            ("interval", interval), ("batch_size", batch_size), ("max_rate", max_rate),
-        ):  # fmt: skip
-            if not value > 0:
-                raise OptionError(f"Monitor: {name} must be more than 0, not {value!r}")
+        check_positive("Monitor", interval=interval, batch_size=batch_size, max_rate=max_rate)
         self.logger = get_logger(__name__, type(self))
         self.broker = broker
         self.interval = interval
@@ -103,6 +103,7 @@ class Monitor:
         self._unchecked: set[Any] = set()  # tables that may lack a column
         self._grace = Grace()
         self.liveness = Liveness(self.middleware, interval, health_file)
+        self._exposition = Exposition(self.middleware, prometheus_port, prometheus_host)
 
     def run_once(self) -> Pass:
         """Make one pass.
@@ -133,8 +134,9 @@ class Monitor:
 
         Raises:
           SchemaMismatch: Each table is missing, or of another version, at the start.
+          MetricsNotServed: Nobody can listen on *prometheus_port*.
         """
-        with at_signals(self.stop):
+        with self._exposition.served(), at_signals(self.stop):
             self._run()
 
     def _run(self) -> None:
@@ -149,6 +151,7 @@ class Monitor:
             except Exception:
                 self._outages += 1
                 self._cut = False
+                self._exposition.passes.fail()
                 self.logger.exception("This pass failed; the next one may not.")
             if not self._cut:
                 self._stopped.wait(self._pause(self._outages))
@@ -157,15 +160,15 @@ class Monitor:
     def stop(self) -> None:
         """Let :meth:`run` return after the pass it is making; may be called from a signal handler.
 
-        A pass with more to do than a batch of each kind is cut after the batch
-        it is working on, or at once if it waits, for it must not send faster.  What it leaves is as it was: the next pass, or
-        another monitor, goes on with it.
+        A pass with more to do than a batch of each kind is cut after the batch it is working on, or at
+        once if it waits, for it must not send faster.  The next pass, or another monitor, goes on with it.
         """
         self._stopped.set()
 
     def _next_pass(self) -> None:
         stores = self.middleware.stores()
         awake = self._resting.awake(stores)
+        began = time.monotonic()
         done, errors = self._pass(awake)
         self._log(done)
         mismatches = [e for e in errors.values() if isinstance(e, SchemaMismatch)]
@@ -173,7 +176,9 @@ class Monitor:
             raise mismatches[0]
         self._resting.note(awake, errors)
         if not self.dry_run:
-            self.liveness.passed(done, self._resting.failing())
+            failing = self._resting.failing()
+            self._exposition.passes.add(done, began, failed=bool(errors), good=not failing)
+            self.liveness.passed(done, failing)
 
     def _log(self, done: Pass) -> None:
         if done:
@@ -198,12 +203,7 @@ class Monitor:
         self._outages = self._outages + 1 if done.outage else 0
         return done, errors
 
-    def _each(
-        self,
-        stores: Sequence[Store],
-        serve: Callable[[Store, Pass], None],
-        errors: dict[Store, Exception],
-    ) -> None:
+    def _each(self, stores: Sequence[Store], serve: Serve, errors: dict[Store, Exception]) -> None:
         for store in stores:
             if store not in errors:
                 try:
@@ -258,7 +258,8 @@ class Monitor:
     def _send(self, store: Store, batch: Sequence[Stale], done: Pass) -> None:
         held = self._backlog.held(store, batch)
         try:
-            done.held += len(held) if self.dry_run else store.hold(held)
+            # Of several monitors at the same audits each counts those that it was first at.
+            done.note("held", held[: len(held) if self.dry_run else store.hold(held)])
         except AuditLocked:
             self.logger.debug("An audit that waits is locked; the next pass asks again.")
         ids = {stale.id for stale in held}

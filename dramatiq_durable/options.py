@@ -136,6 +136,12 @@ def retentions(options: Mapping[str, int]) -> dict[str, Any]:
     }
 
 
+def check_positive(whose: str, **numbers: float) -> None:
+    for name, value in numbers.items():
+        if not value > 0:
+            raise OptionError(f"{whose}: {name} must be more than 0, not {value!r}")
+
+
 def check_name(name: Any, what: str) -> None:
     if not isinstance(name, str) or not name:
         raise OptionError(f"{what} must be a text that is not empty, not {name!r}")

@@ -6,6 +6,8 @@ import time
 
 from .stopping import Stop
 
+MAX_RATE = 1_000.0  # messages per second, unless an operator says otherwise
+
 BURST = 0.1  # seconds
 MOST = 1_000_000
 

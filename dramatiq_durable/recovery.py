@@ -128,8 +128,7 @@ class Recovery:
             if reason is not None:
                 self._bury(store, stale, reason)
             elif self.dry_run:
-                self.done.recovered += planned.error is None
-                self.done.failed += planned.error is not None
+                self.done.note("recovered" if planned.error is None else "failed", [stale])
             else:
                 wanted.append(planned)
         plans = {each.stale.id: each for each in wanted}
@@ -149,9 +148,9 @@ class Recovery:
 
     def _bury(self, store: Store, stale: Stale, reason: str) -> None:
         if self.dry_run:
-            self.done.dead += 1
+            self.done.note("dead", [stale])
         elif _unless_locked(stale, lambda: store.expire(stale, reason)):
-            self.done.dead += 1
+            self.done.note("dead", [stale])
             self.logger.warning(
                 "Message %s of actor %r is dead: %s.", stale.message_id, stale.actor_name, reason
             )
@@ -184,7 +183,7 @@ class Recovery:
         if taken:
             self._note_taken([marked for marked, _ in taken])
             store.confirm_all(taken)
-            self.done.recovered += len(taken)
+            self.done.note("recovered", [marked.stale for marked, _ in taken])
             self._try_suspects_again()
         for marked, error in bad:
             self._set_aside(store, marked, error)
@@ -195,7 +194,7 @@ class Recovery:
         if not isinstance(result, Exception):
             self._note_taken([marked])
             store.confirm(marked, result.options.get("redis_message_id"))
-            self.done.recovered += 1
+            self.done.note("recovered", [marked.stale])
             self._try_suspects_again()
         elif is_outage(result):
             self._doubt(Attempt(store, marked, message, result))
@@ -236,7 +235,7 @@ class Recovery:
             self._push(attempt.store, attempt.marked, attempt.message)
 
     def _set_aside(self, store: Store, marked: Marked, error: Exception) -> None:
-        self.done.failed += 1
+        self.done.note("failed", [marked.stale])
         self.logger.warning(
             "Message %s of actor %r cannot be sent (%s); it is tried again after its backoff.",
             marked.stale.message_id,

@@ -89,6 +89,15 @@ class Registry:
         policies = [resolve(self.options), *(resolve(a.options, self.options) for a in actors)]
         return list(dict.fromkeys(map(self.store_for, policies)))
 
+    def durable_actors(self) -> list[tuple[str, str]]:
+        """The queue and the name of each actor that is declared here, and durable."""
+        actors = list(self.broker.actors.values()) if self.broker is not None else []
+        return [
+            (actor.queue_name, actor.actor_name)
+            for actor in actors
+            if resolve(actor.options, self.options).durable
+        ]
+
     @property
     def monitors(self) -> Monitors:
         """The monitors that were seen, in a table beside the audits of the actors that name no ``audit_model``."""

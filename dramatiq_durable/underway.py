@@ -11,6 +11,7 @@ from typing import Any, Protocol
 import dramatiq
 from dramatiq.middleware import MiddlewareError
 
+from .counters import count_unaudited
 from .errors import OptionError, PayloadTooLarge
 from .messages import (
     CLAIM_ID,
@@ -119,6 +120,7 @@ class FirstSend:
                 self.new = new
             except Exception as error:
                 self.hooks.audit_failed(self.broker, message, error)
+                count_unaudited(self.broker)
         except Exception as error:
             self.error = error
             raise Refused from error

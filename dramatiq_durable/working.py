@@ -19,6 +19,7 @@ from dramatiq.logging import get_logger
 from dramatiq.middleware import Shutdown, TimeLimit
 
 from .claimer import Claimer
+from .counters import count_lost_lease
 from .errors import Duplicate, LeaseLost, RequeueImmediately, reason
 from .fence import Fence
 from .keeper import Keeper, Lease
@@ -134,9 +135,15 @@ class Run:
         # one that was under way while the job ended because of what was written then.
         if self.completed or self.settled or self.let_go:
             return
-        self.lost = True
         logger.warning("The lease of message %s is lost.", self.message.message_id)
+        self.note_lost()
         self.fence.strike()
+
+    def note_lost(self) -> None:
+        """Whoever learns of it first, keeper or actor."""
+        if not self.lost:
+            self.lost = True
+            count_lost_lease(self.broker)
 
     def execute(self, fn: Callable[..., Any], args: Any, kwargs: Any) -> Any:
         """Call the body; what it raises at its edge decides what becomes of the job."""

@@ -18,7 +18,7 @@ from dramatiq.cli import import_broker, import_object
 from dramatiq.errors import BrokerConnectionError
 from redis import RedisError
 
-from ..errors import DatabaseUnreachable, DurableError, SchemaMismatch
+from ..errors import DatabaseUnreachable, DurableError, MetricsNotServed, SchemaMismatch
 from ..faults import first_line
 from ..middleware import DurableMiddleware, find_middleware
 from ..options import LONGEST
@@ -166,7 +166,7 @@ def _problem(error: Exception, broker: str) -> Problem:
             f"the broker does not answer ({type(error).__name__}); check that it runs", UNREACHABLE
         )
     if isinstance(error, (peewee.ImproperlyConfigured, DurableError)):
-        return Problem(str(error))
+        return Problem(str(error), USAGE if isinstance(error, MetricsNotServed) else FAILED)
     if isinstance(error, peewee.PeeweeException):
         return Problem(f"the database refuses: {first_line(error)}; check the database URL")
     return Problem(f"{type(error).__name__}: {error}; --verbose shows where it comes from")

@@ -13,8 +13,10 @@ from typing import Any
 import click
 from dramatiq.logging import get_logger
 
+from ..exposition import LOOPBACK
 from ..middleware import DurableMiddleware
-from ..monitor import MAX_RATE, Monitor
+from ..monitor import Monitor
+from ..pace import MAX_RATE
 from .common import FAILED, UNREACHABLE, Positive, broker_argument, modules_argument, on_broker
 from .looking import json_option
 from .printing import print_json
@@ -104,6 +106,23 @@ def _in_a_folder(ctx: Any, param: Any, path: Path | None) -> Path | None:
     show_envvar=True,
     help="Touch this file after each pass that met no error of a database.",
 )
+@click.option(
+    "--prometheus-port",
+    type=click.IntRange(min=1, max=65_535),
+    metavar="NUMBER",
+    envvar="DRAMATIQ_DURABLE_PROMETHEUS_PORT",
+    show_envvar=True,
+    help="Serve metrics for Prometheus on this port, for as long as passes are made.",
+)
+@click.option(
+    "--prometheus-host",
+    default=LOOPBACK,
+    metavar="ADDRESS",
+    show_default=True,
+    envvar="DRAMATIQ_DURABLE_PROMETHEUS_HOST",
+    show_envvar=True,
+    help="Serve them on this address; 0.0.0.0 is all, and everybody who reaches it may read them.",
+)
 @json_option
 @on_broker
 def monitor(
@@ -115,6 +134,8 @@ def monitor(
     once: bool,
     dry_run: bool,
     health_file: Path | None,
+    prometheus_port: int | None,
+    prometheus_host: str,
     as_json: bool,
 ) -> None:
     """Enqueue stale jobs again; give up expired audits, delete old finished ones.
@@ -137,6 +158,8 @@ def monitor(
         expiration=expiration,
         dry_run=dry_run,
         health_file=health_file,
+        prometheus_port=prometheus_port,
+        prometheus_host=prometheus_host,
     )
     if once or dry_run:
         for store in middleware.stores():

@@ -86,6 +86,7 @@ class Base:
         self._now_sql: peewee.SQL | None = None
         self._known = rendered_for(audit)
         self._reserved: Any = None
+        self._aside: Any = None
 
     @property
     def database(self) -> peewee.Database:
@@ -108,6 +109,13 @@ class Base:
             reserved = self.connections.reserved()
             self._reserved = type(self)(self.audit, self.namespace, reserved, self._signer)
         return self._reserved
+
+    def aside(self) -> Any:
+        """The same audits, through the connection of what a monitor does beside its passes."""
+        if self._aside is None:
+            aside = self.connections.aside()
+            self._aside = type(self)(self.audit, self.namespace, aside, self._signer)
+        return self._aside
 
     def now(self, plus: timedelta = timedelta(0)) -> Any:
         """The database's clock as an expression, *plus* later."""

@@ -6,7 +6,7 @@ import itertools
 import time
 from collections.abc import Iterator
 
-from dramatiq_durable.monitor import MAX_RATE
+from dramatiq_durable.pace import MAX_RATE
 from tests.support.app import App
 
 from . import databases
