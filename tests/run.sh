@@ -11,6 +11,8 @@
 set -eu
 cd "$(dirname "$0")/.."
 python=${PYTHON:-python3}
+# Hundreds of processes import the same modules; none is to compile them anew.
+unset PYTHONDONTWRITEBYTECODE
 
 step() { printf '\n== %s\n' "$*"; }
 
@@ -85,8 +87,7 @@ other_suites() {
             tests/declaring tests/sending/test_send_contract.py tests/sending/test_send_compositions.py \
             tests/sending/test_send_async.py tests/sending/test_send_async_in_actors.py tests/sending/test_send_async_transactions.py \
             tests/working/test_current_audit.py tests/working/test_hooks.py tests/working/test_lease_lost.py \
-            tests/working/test_requeue.py tests/working/test_transaction.py tests/connections/test_interrupts_anywhere.py \
-            || return 1
+            tests/working/test_requeue.py tests/working/test_transaction.py || return 1
         nice ".venv-$version/bin/python" -m pytest -q -n 3 -k sqlite \
             tests/adopting/test_sqlalchemy_connections.py tests/adopting/test_sqlalchemy_sessions.py tests/adopting/test_django.py || return 1
     done
@@ -94,13 +95,17 @@ other_suites() {
         make_venv .venv-psycopg2 "$python" -e '.[tests]' psycopg2-binary || return 1
         step "psycopg2, which Peewee prefers where it is installed"
         nice .venv-psycopg2/bin/python -m pytest -q -n 2 -k "psycopg2 or peewee-postgres" tests/adopting || return 1
-        step "model, simulation"
-        nice "$bin/python" -m pytest -q -n 2 tests/model tests/simulation
     fi
 }
-# What only computes runs beside the chaos, which mostly waits; what it says is shown after that.
+computing_suites() {
+    step "model, simulation"
+    [ "$1" != 0 ] || nice "$bin/python" -m pytest -q -n 2 tests/model tests/simulation
+}
+# These run beside the chaos, which mostly waits; what they say is shown after that.
 other_suites $# >.venv-tests/others.log 2>&1 &
 others_pid=$!
+computing_suites $# >.venv-tests/computing.log 2>&1 &
+computing_pid=$!
 
 failed=0
 the_wheel() {
@@ -119,7 +124,8 @@ if [ $# -eq 0 ]; then
     set -- --ignore tests/chaos --ignore tests/model --ignore tests/simulation
 fi
 wait $others_pid || failed=1
-cat .venv-tests/others.log
+wait $computing_pid || failed=1
+cat .venv-tests/others.log .venv-tests/computing.log
 step "tests"
 # Nothing of theirs has to outlive the machine: where there is room, servers and files are in memory.
 room=$(df -k --output=avail /dev/shm 2>/dev/null | tail -n 1)
