@@ -114,7 +114,8 @@ class Exposition:
         counts = Counter(
             {(what, *names): 0 for what in COUNTED for names in self._middleware.durable_actors()}
         )
-        counts.update(sums.by_actor)
+        for (what, queue_name, actor_name), count in sums.by_actor.items():
+            counts[what, _text(queue_name), _text(actor_name)] += count
         for what, text in COUNTED.items():
             family = CounterMetricFamily(f"dramatiq_durable_{what}", text, labels=LABELS)
             for (counted, *names), count in sorted(counts.items()):
