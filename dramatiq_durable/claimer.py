@@ -14,6 +14,7 @@ from typing import TypeAlias
 from dramatiq.logging import get_logger
 
 from .errors import reason
+from .stopping import receive
 from .store import CLAIMS, Claim, Held, Store
 
 #: Seconds after which one who waits looks around; in a longer wait no interrupt would strike.
@@ -82,7 +83,7 @@ class Claimer:
             if self._waiting and self._store.connections.has_room():
                 self._serve()
             with suppress(queue.Empty):
-                answer = request.answers.get(timeout=STEP)
+                answer = receive(request.answers, STEP)
                 request.answered = answer is not _Word.LOOK
                 if request.answered:
                     return answer
@@ -101,7 +102,7 @@ class Claimer:
         end = time.monotonic() + PATIENCE
         while not request.answered and time.monotonic() < end:
             with suppress(queue.Empty):
-                request.answered = request.answers.get(timeout=STEP) is not _Word.LOOK
+                request.answered = receive(request.answers, STEP) is not _Word.LOOK
 
     def _serve(self) -> None:
         part: dict[str, _Request] = {}

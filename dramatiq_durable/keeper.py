@@ -16,6 +16,7 @@ from dramatiq.logging import get_logger
 
 from .errors import AuditLocked, DatabaseUnreachable
 from .owed import LONGEST_PAUSE, Owed, completion, longer, warn_of
+from .stopping import receive
 from .store import Held, Store
 
 #: Completions that may wait for the database before worker threads wait too.
@@ -107,7 +108,7 @@ class Keeper:
         written: queue.SimpleQueue[None] = queue.SimpleQueue()
         self._inbox.put(lambda: self._flushes.append(written))
         try:
-            written.get(timeout=max(timeout, 0))
+            receive(written, max(timeout, 0))
         except queue.Empty:
             return False
         return True
@@ -242,7 +243,7 @@ def _run(keeper: weakref.ref[Keeper], inbox: Inbox) -> None:
         seconds = strong.seconds_to_work()
         del strong
         try:
-            received = inbox.get(timeout=seconds)
+            received = receive(inbox, seconds)
             # Whatever comes meanwhile wakes nobody, and its statement costs no more.
             time.sleep(LINGER)
         except queue.Empty:

@@ -22,6 +22,7 @@ from playhouse.sqliteq import SqliteQueueDatabase
 
 from .faults import REPEATED, Fault, fault_of
 from .poolers import lift_limits, limit_lock_waits
+from .stopping import receive
 
 T = TypeVar("T")
 
@@ -139,7 +140,7 @@ class Lanes:
                     self._busy[thread] = (lane, weakref.ref(use))
                     return lane
             try:
-                self._freed.get(timeout=RECHECK)
+                receive(self._freed, RECHECK)
             except queue.Empty:
                 continue
 

@@ -8,7 +8,9 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, TypeVar
+
+T = TypeVar("T")
 
 #: Seconds after which one who waits looks: Python calls no handler for a signal that comes just before a wait.
 STEP = 1.0
@@ -23,11 +25,13 @@ class Stop:
 
     def __init__(self) -> None:
         self._is_set = False
-        self._wake: queue.SimpleQueue[None] = queue.SimpleQueue()
+        self._wake = threading.Lock()
+        self._wake.acquire()
 
     def set(self) -> None:
         self._is_set = True
-        self._wake.put(None)
+        with contextlib.suppress(RuntimeError):  # it was set before
+            self._wake.release()
 
     def is_set(self) -> bool:
         return self._is_set
@@ -36,9 +40,22 @@ class Stop:
         """Whether it was set before, or within so many *seconds*."""
         end = time.monotonic() + seconds
         while not self._is_set and (left := end - time.monotonic()) > 0:
-            with contextlib.suppress(queue.Empty):
-                self._wake.get(timeout=min(left, STEP))
+            self._wake.acquire(timeout=min(left, STEP))
         return self._is_set
+
+
+def receive(inbox: queue.SimpleQueue[T], seconds: float | None) -> T:
+    """What comes within so many *seconds*; None: however long it takes.
+
+    A ``get(timeout=…)`` alone may wait for ever: where the thread stood still for that long between two looks,
+    CPython waits for a negative time, and takes that for no limit.  There is no second look after a ``get_nowait()``.
+
+    Raises:
+      queue.Empty: Nothing has come.
+    """
+    with contextlib.suppress(queue.Empty):
+        return inbox.get_nowait()
+    return inbox.get(timeout=seconds)
 
 
 @contextlib.contextmanager
