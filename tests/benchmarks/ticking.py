@@ -10,7 +10,7 @@ from typing import Any
 
 from .application import Application
 
-SECONDS = 5
+SECONDS = 2
 RATE = 50  # requests per second, each of which sends one message
 TICK = 0.001
 AT_ONCE = 1_000
