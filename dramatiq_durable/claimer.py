@@ -14,7 +14,7 @@ from typing import TypeAlias
 from dramatiq.logging import get_logger
 
 from .errors import reason
-from .stopping import receive
+from .receiving import receive
 from .store import CLAIMS, Claim, Held, Store
 
 #: Seconds after which one who waits looks around; in a longer wait no interrupt would strike.

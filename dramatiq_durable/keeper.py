@@ -16,7 +16,7 @@ from dramatiq.logging import get_logger
 
 from .errors import AuditLocked, DatabaseUnreachable
 from .owed import LONGEST_PAUSE, Owed, completion, longer, warn_of
-from .stopping import receive
+from .receiving import receive
 from .store import Held, Store
 
 #: Completions that may wait for the database before worker threads wait too.

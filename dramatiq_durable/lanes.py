@@ -22,7 +22,7 @@ from playhouse.sqliteq import SqliteQueueDatabase
 
 from .faults import REPEATED, Fault, fault_of
 from .poolers import lift_limits, limit_lock_waits
-from .stopping import receive
+from .receiving import receive
 
 T = TypeVar("T")
 

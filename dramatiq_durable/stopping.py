@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import contextlib
-import queue
 import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
-from typing import Any, TypeVar
-
-T = TypeVar("T")
+from typing import Any
 
 #: Seconds after which one who waits looks: Python calls no handler for a signal that comes just before a wait.
 STEP = 1.0
@@ -42,20 +39,6 @@ class Stop:
         while not self._is_set and (left := end - time.monotonic()) > 0:
             self._wake.acquire(timeout=min(left, STEP))
         return self._is_set
-
-
-def receive(inbox: queue.SimpleQueue[T], seconds: float | None) -> T:
-    """What comes within so many *seconds*; None: however long it takes.
-
-    A ``get(timeout=…)`` alone may wait for ever: where the thread stood still for that long between two looks,
-    CPython waits for a negative time, and takes that for no limit.  There is no second look after a ``get_nowait()``.
-
-    Raises:
-      queue.Empty: Nothing has come.
-    """
-    with contextlib.suppress(queue.Empty):
-        return inbox.get_nowait()
-    return inbox.get(timeout=seconds)
 
 
 @contextlib.contextmanager

@@ -10,10 +10,10 @@ from typing import Any
 
 import dramatiq
 from dramatiq.brokers.redis import RedisBroker
-from dramatiq.errors import BrokerConnectionError
 from dramatiq.middleware import Retries
-from redis import RedisError
 
+from ..outages import is_outage
+from ..receiving import receive
 from .findings import Examined, Finding, fine, unreachable, wrong
 
 #: Seconds that a broker has for its answer; its client may wait for ever.
@@ -28,7 +28,9 @@ def broker_of(examined: Examined) -> dramatiq.Broker:
 def check_broker(examined: Examined) -> Iterator[Finding]:
     try:
         answered = _asked(broker_of(examined))
-    except _outages() as error:
+    except Exception as error:
+        if not _is_down(error):
+            raise
         says = f"it does not answer ({type(error).__name__})"
         yield unreachable("broker", says, "check that it runs, and its address and password")
         return
@@ -76,7 +78,7 @@ def _asked(broker: dramatiq.Broker) -> bool:
     answers: queue.SimpleQueue[bool | Exception] = queue.SimpleQueue()
     threading.Thread(target=_ask, args=(broker, answers), daemon=True).start()
     try:
-        answer = answers.get(timeout=ANSWERS_WITHIN)
+        answer = receive(answers, ANSWERS_WITHIN)
     except queue.Empty:
         raise TimeoutError from None
     if isinstance(answer, Exception):
@@ -100,20 +102,21 @@ def _answers(broker: Any) -> bool:
         from dramatiq.brokers.rabbitmq import RabbitmqBroker
 
         if isinstance(broker, RabbitmqBroker):
-            connection: Any = broker.connection
-            assert connection.is_open
+            _ = broker.connection  # connects, for in this thread there is none
             del broker.connection
             return True
     return False
 
 
-def _outages() -> tuple[type[Exception], ...]:
-    errors: tuple[type[Exception], ...] = (BrokerConnectionError, RedisError, OSError)
-    if _has_pika():
-        from pika.exceptions import AMQPError
+def _is_down(error: Exception) -> bool:
+    if is_outage(error):
+        return True
+    if not _has_pika():
+        return False
+    from pika.exceptions import AMQPError
 
-        errors = (*errors, AMQPError)
-    return errors
+    # Dramatiq makes its own of them where it enqueues and consumes, but not where it connects.
+    return isinstance(error, AMQPError)
 
 
 def _has_pika() -> bool:

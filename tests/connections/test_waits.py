@@ -6,7 +6,8 @@ from contextlib import suppress
 
 import pytest
 
-from dramatiq_durable.stopping import Stop, receive
+from dramatiq_durable.receiving import receive
+from dramatiq_durable.stopping import Stop
 
 WAITS = 100_000
 
