@@ -344,6 +344,20 @@ def work() -> Callable[..., None]:
 
 
 @pytest.fixture
+def finish(work: Callable[..., None], clock: Clock, monitor: LazyMonitor) -> Callable[[], None]:
+    """``finish()``: work, and everything that monitors would ever make of what is in the database."""
+
+    def run() -> None:
+        work()
+        for _ in range(2):
+            clock.move(hours=2)
+            monitor.run_once()
+            work()
+
+    return run
+
+
+@pytest.fixture
 def running_worker() -> Callable[..., AbstractContextManager[dramatiq.Worker]]:
     """``with running_worker(broker=None, threads=2):`` a worker that runs."""
     return working.running

@@ -102,20 +102,6 @@ def waiting(stub_broker):
 
 
 @pytest.fixture
-def finish(work, clock, monitor):
-    """Work, and everything that monitors would ever make of what is in the database."""
-
-    def run():
-        work()
-        for _ in range(2):
-            clock.move(hours=2)
-            monitor.run_once()
-            work()
-
-    return run
-
-
-@pytest.fixture
 def other_url(database_url, request):
     """A second database of the same kind."""
     if database_url.startswith("sqlite"):

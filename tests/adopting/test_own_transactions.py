@@ -3,10 +3,10 @@
 from datetime import timedelta
 
 import dramatiq
-import peewee
 import pytest
 
-from dramatiq_durable import Audit, AuditWriteFailed, DurableMiddleware, durable_actor
+from dramatiq_durable import AuditWriteFailed, durable_actor
+from tests.support.limits import TenantMiddleware, with_limit
 
 from .conftest import Changed
 
@@ -155,21 +155,11 @@ def test_a_message_that_another_has_enqueued_meanwhile_is_no_error(
     assert ran == [1, 2]
 
 
-class Limited(Audit):
-    tenant = peewee.IntegerField(null=True, constraints=[peewee.Check("tenant < 10")])
-
-
-class TenantMiddleware(DurableMiddleware):
-    def audit_columns(self, broker, message):
-        return {"tenant": message.args[0]}
-
-
 @pytest.mark.parametrize("send", ["send", "send_many"])
 def test_after_an_audit_that_is_refused_the_transaction_goes_on(
     stub_broker, shop, db, orders, ran, waiting, work, send
 ):
-    model = type("Model", (Limited,), {"Meta": type("Meta", (), {"database": db})})
-    durable = TenantMiddleware(db, audit_model=model)
+    durable = with_limit(db)
     stub_broker.add_middleware(durable)
     durable.create_tables()
     charge = durable_actor(ran.append)
@@ -197,8 +187,7 @@ class Lenient(TenantMiddleware):
 
 
 def test_what_goes_without_its_audit_goes_with_the_commit_alone(stub_broker, shop, db, waiting):
-    model = type("Model", (Limited,), {"Meta": type("Meta", (), {"database": db})})
-    durable = Lenient(db, audit_model=model)
+    durable = with_limit(db, Lenient)
     stub_broker.add_middleware(durable)
     durable.create_tables()
     charge = durable_actor(print, actor_name="charge")

@@ -174,20 +174,6 @@ def recover(work, monitor):
     return run
 
 
-@pytest.fixture
-def finish(work, clock, monitor):
-    """``finish()``: work, and everything that monitors would ever make of what is in the database."""
-
-    def run():
-        work()
-        for _ in range(2):
-            clock.move(hours=2)
-            monitor.run_once()
-            work()
-
-    return run
-
-
 @pytest.fixture(params=["alone", "in a transaction"])
 def within(request):
     """``with within(db):`` a transaction, or none."""

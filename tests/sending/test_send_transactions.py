@@ -5,11 +5,11 @@ import threading
 from datetime import timedelta
 
 import dramatiq
-import peewee
 import pytest
 from playhouse.db_url import connect
 
-from dramatiq_durable import Audit, AuditWriteFailed, DurableMiddleware, durable_actor
+from dramatiq_durable import AuditWriteFailed, durable_actor
+from tests.support.limits import with_limit
 
 
 class Changed(Exception):
@@ -168,20 +168,10 @@ def test_a_refused_send_leaves_the_transaction_as_it_was(
     assert ran == [1, 2]
 
 
-class Limited(Audit):
-    tenant = peewee.IntegerField(null=True, constraints=[peewee.Check("tenant < 10")])
-
-
-class TenantMiddleware(DurableMiddleware):
-    def audit_columns(self, broker, message):
-        return {"tenant": message.args[0]}
-
-
 def test_after_an_audit_that_the_database_refuses_the_transaction_goes_on(
     stub_broker, db, ran, work
 ):
-    model = type("Model", (Limited,), {"Meta": type("Meta", (), {"database": db})})
-    durable = TenantMiddleware(db, audit_model=model)
+    durable = with_limit(db)
     stub_broker.add_middleware(durable)
     durable.create_tables()
     charge = durable_actor(ran.append)

@@ -23,6 +23,15 @@ _EXPLAIN = {
 }
 
 
+_LEVELS = ["read committed", "repeatable read", "serializable"]
+
+each_isolation = pytest.mark.parametrize(
+    ("database_url", "isolation"),
+    [("sqlite", None), *[(kind, lv) for kind in ("postgres", "mariadb") for lv in _LEVELS]],
+    indirect=True,
+)
+
+
 class Rows:
     """The rows of *store*, made by its own transitions."""
 

@@ -15,20 +15,13 @@ from dramatiq_durable.connections import Connections
 from dramatiq_durable.models import Audit
 from dramatiq_durable.store import Claim, Held, Store
 
+from .conftest import each_isolation
+
 PROCESSES, AUDITS = 4, 150
 STEPS = 15  # in which they go side by side, lest one is done before the others have begun
 MINUTE = timedelta(minutes=1)
 
-LEVELS = ["read committed", "repeatable read", "serializable"]
-
-pytestmark = [
-    pytest.mark.failure(39),
-    pytest.mark.parametrize(
-        ("database_url", "isolation"),
-        [("sqlite", None), *[(kind, lv) for kind in ("postgres", "mariadb") for lv in LEVELS]],
-        indirect=True,
-    ),
-]
+pytestmark = [pytest.mark.failure(39), each_isolation]
 
 # Cheaper than an interpreter for each racer, and without the threads of this one.
 multiprocess = multiprocessing.get_context("forkserver")

@@ -10,17 +10,10 @@ from typing import NamedTuple
 import pytest
 from playhouse.db_url import connect
 
-SENDERS, ROUNDS = 8, 60
-LEVELS = ["read committed", "repeatable read", "serializable"]
+from .conftest import each_isolation
 
-pytestmark = [
-    pytest.mark.failure(39),
-    pytest.mark.parametrize(
-        ("database_url", "isolation"),
-        [("sqlite", None), *[(kind, lv) for kind in ("postgres", "mariadb") for lv in LEVELS]],
-        indirect=True,
-    ),
-]
+SENDERS, ROUNDS = 8, 60
+pytestmark = [pytest.mark.failure(39), each_isolation]
 
 
 class Span(NamedTuple):
